@@ -1,0 +1,34 @@
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: env demo check test test-slow cover clean
+
+env: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: env          ## a robust-accuracy curve of a video classifier, on real MP4 files made on the spot
+	$(BIN)/robustvid demo
+
+check: env         ## what CI checks before it tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: env          ## the suite without the slow tests
+	$(BIN)/python -m pytest -q -m 'not slow'
+
+test-slow: env     ## the slow tests alone
+	$(BIN)/python -m pytest -q -m slow
+
+cover: env
+	$(BIN)/python -m pytest -q -m 'not slow' --cov=robustvid --cov-report=term-missing:skip-covered
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

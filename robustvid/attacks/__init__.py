@@ -1,0 +1,1 @@
+"""Attacks: pure functions ``(model, clips, labels, budget, seeds) -> clips``, one file each."""

@@ -1,0 +1,89 @@
+"""One lazy table per noun: names map to ``"module:attribute"`` and load on first use."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from robustvid.errors import UnknownNameError
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'pgd'?"`` when something known is close to ``name``, else ``""``."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def load_object(target: str) -> Any:
+    """Import ``"package.module:attribute"`` or ``"path/to/file.py:attribute"``.
+
+    Raises:
+        UnknownNameError: the module, file or attribute does not exist.
+    """
+    module_name, _, attribute = target.rpartition(":")
+    if not module_name or not attribute:
+        raise UnknownNameError(f"{target!r} is not of the form 'module:attribute' or 'file.py:attribute'")
+    module = _load_file(module_name) if module_name.endswith(".py") else _load_module(module_name)
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        raise UnknownNameError(f"{module_name} has no {attribute!r}.{did_you_mean(attribute, dir(module))}") from None
+
+
+def _load_module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
+            raise
+        raise UnknownNameError(f"no module named {error.name!r}; is it installed, or on PYTHONPATH?") from None
+
+
+def _load_file(path: str) -> Any:
+    file = Path(path)
+    if not file.is_file():
+        raise UnknownNameError(f"no file {path}")
+    name = "robustvid_user_" + file.stem
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise UnknownNameError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A table of names for one noun.
+
+    Attributes:
+        noun: what the names stand for, in the singular; used in messages.
+        targets: name to ``"module:attribute"``.
+    """
+
+    noun: str
+    targets: Mapping[str, str]
+
+    def names(self) -> list[str]:
+        """Return all names, sorted."""
+        return sorted(self.targets)
+
+    def load(self, name: str) -> Any:
+        """Return the object that ``name`` stands for.
+
+        Raises:
+            UnknownNameError: no such name; the message lists what exists and the nearest match.
+        """
+        if name not in self.targets:
+            raise UnknownNameError(
+                f"no {self.noun} named {name!r}.{did_you_mean(name, self.targets)}"
+                f" There are: {', '.join(self.names())}."
+            )
+        return load_object(self.targets[name])
