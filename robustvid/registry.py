@@ -87,3 +87,10 @@ class Registry:
                 f" There are: {', '.join(self.names())}."
             )
         return load_object(self.targets[name])
+
+
+def shipped_folder(name: str) -> Path:
+    """Return the folder ``name`` that comes with robustvid: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "_shipped" / name
+    return inside if inside.is_dir() else package.parent / name

@@ -1,0 +1,118 @@
+"""Red flags: reasons not to believe a robust accuracy. Each is explained in docs/flags.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from robustvid.attacks.gradient import loss_gradient
+from robustvid.evaluation.evidence import as_float
+from robustvid.evaluation.verdict import Judge, LoadedClip
+from robustvid.losses import margin
+
+_NOISE = 1e-4  # logits of the same clip may differ by rounding, relative to their spread
+
+
+class Flag(NamedTuple):
+    """One reason for doubt: a name that docs/flags.md explains, and what was seen."""
+
+    flag: str
+    detail: str
+
+
+def audit_model(judge: Judge, clips: Sequence[LoadedClip]) -> list[dict[str, str]]:
+    """Look at a model, before any attack, for what makes robust numbers meaningless.
+
+    Args:
+        judge: holds the probed model.
+        clips: a few clips, at least two.
+
+    Returns:
+        The flags raised, as plain dictionaries.
+    """
+    pixels = as_float(torch.stack([clip.pixels for clip in clips]).to(judge.device))
+    labels = torch.tensor([clip.label for clip in clips], device=judge.device)
+    network = judge.probe.model
+    with torch.no_grad():
+        logits, again, reversed_ = (judge.probe(batch) for batch in (pixels, pixels, pixels.flip(0)))
+    checks = [
+        _random_output(logits, again),
+        _batch_dependent(logits, reversed_.flip(0)),
+        _probabilities(logits),
+        _zero_gradient(judge.probe, pixels, labels),
+        _training_mode(network),
+    ]
+    return [flag._asdict() for flag in checks if flag is not None]
+
+
+def audit_results(
+    clean: Mapping[str, float], chance: float, broken: Mapping[str, Mapping[str, Sequence[int]]]
+) -> list[dict[str, str]]:
+    """Look at results for what contradicts itself.
+
+    Args:
+        clean: ``correct``, ``lo`` and ``hi`` of the clean accuracy.
+        chance: accuracy of a guess.
+        broken: for each threat, for each attack that met every clip, how many clips it broke at each budget.
+
+    Returns:
+        The flags raised, as plain dictionaries.
+    """
+    flags = []
+    if clean["hi"] <= chance or clean["lo"] <= chance < clean["hi"]:
+        flags.append(
+            Flag("no-better-than-chance", f"clean accuracy {clean['lo']:.1%} to {clean['hi']:.1%}, chance {chance:.1%}")
+        )
+    for threat, attacks in broken.items():
+        single, iterated = attacks.get("fgsm"), attacks.get("pgd")
+        if single is not None and iterated is not None:
+            worse = [cell for cell, (one, many) in enumerate(zip(single, iterated, strict=True)) if one > many]
+            if worse:
+                flags.append(
+                    Flag("fgsm-beats-pgd", f"{threat}: FGSM breaks more clips than PGD at {len(worse)} of the budgets")
+                )
+    return [flag._asdict() for flag in flags]
+
+
+def _random_output(logits: Tensor, again: Tensor) -> Flag | None:
+    change = float((logits - again).abs().max() / _spread(logits))
+    return None if change <= _NOISE else Flag("random-output", f"the same clips twice: logits differ by {change:.2g}")
+
+
+def _batch_dependent(logits: Tensor, elsewhere: Tensor) -> Flag | None:
+    change = float((logits - elsewhere).abs().max() / _spread(logits))
+    detail = f"the same clips in another order: logits differ by {change:.2g}"
+    return None if change <= _NOISE else Flag("batch-dependent", detail)
+
+
+def _probabilities(logits: Tensor) -> Flag | None:
+    sums = logits.sum(1)
+    looks = bool((logits >= 0).all()) and bool(torch.allclose(sums, torch.ones_like(sums), atol=1e-3))
+    return Flag("probabilities", "outputs are non-negative and sum to 1") if looks else None
+
+
+def _zero_gradient(model: nn.Module, clips: Tensor, labels: Tensor) -> Flag | None:
+    try:
+        grad, _ = loss_gradient(model, clips, labels, margin)
+    except RuntimeError as error:
+        return Flag("no-gradient", f"autograd: {str(error).splitlines()[0]}")
+    if not torch.isfinite(grad).all():
+        return Flag("no-gradient", "the gradient has NaN or infinite values")
+    frames = grad.abs().amax((1, 3, 4)) == 0
+    if not bool(frames.any()):
+        return None
+    return Flag(
+        "no-gradient", f"zero gradient in {float(frames.float().mean()):.0%} of the frames of {len(clips)} clips"
+    )
+
+
+def _training_mode(model: nn.Module) -> Flag | None:
+    names = [name for name, module in model.named_modules() if module.training]
+    return Flag("training-mode", f"eval() leaves {len(names)} modules in training mode: {names[0]}") if names else None
+
+
+def _spread(logits: Tensor) -> Tensor:
+    return (logits.amax() - logits.amin()).clamp_min(1e-12)

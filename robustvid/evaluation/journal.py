@@ -1,0 +1,122 @@
+"""The journal: one JSON line a measurement, appended and synced, so that nothing measured is ever lost."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from robustvid.errors import RunError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock; there two writers at once are not noticed
+    fcntl = None  # type: ignore[assignment]
+
+CLEAN = "clean"  # the name of the measurement without an attack
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement of one clip.
+
+    ``clean`` and ``predicted`` are class numbers without and with the perturbation; ``margin`` is
+    z_y - max_{k≠y} z_k after the attack, negative where the clip is broken; ``size`` is the largest ratio of a
+    measured norm to its radius. ``forwards`` and ``backwards`` are clips that passed through the model for this
+    clip's share of the batch; ``seconds`` likewise. Radii are as written. ``index`` is the clip's place in the
+    dataset and ``digest`` the start of the SHA-256 of its pixels.
+    """
+
+    sample: str
+    index: int
+    digest: str
+    label: int
+    attack: str
+    card_key: str
+    norm: str | None
+    eps_frame: str | None
+    eps_clip: str | None
+    frames: int | None
+    clean: int
+    predicted: int
+    robust: bool
+    margin: float
+    size: float
+    linf: float
+    l2_clip: float
+    l2_frame_max: float
+    frames_touched: int
+    forwards: float
+    backwards: float
+    seconds: float
+
+
+_FIELDS = {field.name for field in fields(Row)}
+
+
+class Journal:
+    """Append-only writer of ``rows.jsonl``; a line torn by a crash is dropped on opening."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Self:
+        """Open for appending, alone, after dropping a torn last line."""
+        self._file = self.path.open("ab")
+        if fcntl is not None:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                self._file.close()
+                raise RunError(f"another process is writing {self.path}; wait for it, or give another --out") from None
+        os.truncate(self.path, _whole_length(self.path))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file and with it the lock."""
+        self._file.close()
+
+    def append(self, rows: Iterable[Row]) -> None:
+        """Write rows and wait until they are on the disk."""
+        lines = (json.dumps(asdict(row), allow_nan=False, ensure_ascii=False) for row in rows)
+        self._file.write("".join(line + "\n" for line in lines).encode())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Yield the rows of a journal; a torn last line is not one.
+
+    Raises:
+        RunError: a line in the middle is not a row.
+    """
+    if not path.is_file():
+        return
+    whole = path.read_bytes()[: _whole_length(path)]
+    for number, line in enumerate(whole.splitlines(), 1):
+        table = _parse(line)
+        if table is None:
+            raise RunError(f"{path} line {number} is not a measurement; the file was changed or damaged")
+        yield Row(**table)
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        table = json.loads(line)
+    except ValueError:
+        return None
+    return table if isinstance(table, dict) and table.keys() == _FIELDS else None
+
+
+def _whole_length(path: Path) -> int:
+    """Return the length of the file without a torn last line."""
+    content = path.read_bytes()
+    end = content.rfind(b"\n") + 1
+    last = content[:end].rstrip(b"\n").rfind(b"\n") + 1
+    return end if not content[last:end].strip() or _parse(content[last:end]) is not None else last

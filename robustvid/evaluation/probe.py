@@ -1,0 +1,43 @@
+"""What attacks are given instead of the model: the same function, counted from outside and independent of the batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from robustvid.contracts import check_logits
+
+
+class Probe(nn.Module):
+    """A model that counts what it is asked and answers each clip the same way in any company.
+
+    Kernels choose their order of summation by the shape of the batch, so that the same clip gets logits that differ in
+    the last bits, and with them signs of gradients, when its batch has another size. The probe runs the model on
+    batches of exactly ``lanes`` clips, padded with grey: what a clip gets then depends on the clip alone.
+
+    Attributes:
+        forwards: clips that went through the model.
+        backwards: clips whose gradient was asked for.
+        lanes: clips in every call of the model.
+    """
+
+    def __init__(self, model: nn.Module, lanes: int) -> None:
+        super().__init__()
+        self.model = model
+        self.lanes = lanes
+        self.forwards = 0
+        self.backwards = 0
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Return logits ``(B, K)`` in float32."""
+        count = len(clips)
+        self.forwards += count
+        padding = clips.new_full((-count % self.lanes, *clips.shape[1:]), 0.5)
+        chunks = torch.cat([clips, padding]).split(self.lanes) if len(padding) else clips.split(self.lanes)
+        logits = torch.cat([check_logits(self.model(chunk), chunk) for chunk in chunks])[:count].float()
+        if logits.requires_grad:
+            logits.register_hook(self._count_backward)
+        return logits
+
+    def _count_backward(self, grad: Tensor) -> None:
+        self.backwards += len(grad)

@@ -1,0 +1,144 @@
+"""The spec of a run: everything that could change a number, and the folder named after its hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import robustvid
+from robustvid.contracts import VideoDataset
+from robustvid.errors import RunError
+from robustvid.evaluation.cards import Attack
+from robustvid.evaluation.threats import Threat, cell_text
+from robustvid.models.classifier import VideoClassifier, weights_digest
+
+SCHEMA = 1
+
+
+def make_spec(  # noqa: PLR0917  one argument for each part of a run
+    model: VideoClassifier,
+    data: VideoDataset,
+    groups: Sequence[Sequence[Attack]],
+    battery: str | None,
+    threats: Sequence[Threat],
+    clips: Sequence[int],
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the spec as plain JSON values; ``settings`` are strategy, seed, lanes and device."""
+    card = model.card
+    return {
+        "schema": SCHEMA,
+        "robustvid": robustvid.__version__,
+        "model": {
+            "name": card.name,
+            "arch": card.arch,
+            "weights": weights_digest(model),
+            "classes": list(card.classes),
+            "clip": asdict(card.clip) | {"size": list(card.clip.size)},
+        },
+        "data": {
+            "name": data.name,
+            "split": data.split,
+            "digest": getattr(data, "digest", None),
+            "videos": len(data),
+            "clips": len(clips),
+            "order": hashlib.sha256(json.dumps(list(clips)).encode()).hexdigest()[:16],
+        },
+        "battery": battery,
+        "attacks": [
+            [
+                {
+                    "name": attack.name,
+                    "key": attack.key,
+                    "function": attack.target,
+                    "version": attack.version,
+                    "params": attack.arguments(),
+                }
+                for attack in group
+            ]
+            for group in groups
+        ],
+        "budgets": [{"norm": budget.norm} | cell_text(budget) for threat in threats for budget in threat.budgets],
+        **settings,
+    }
+
+
+def spec_key(spec: Mapping[str, Any]) -> str:
+    """Return the first ten hexadecimal digits of the spec's SHA-256."""
+    return hashlib.sha256(json.dumps(spec, sort_keys=True, default=str).encode()).hexdigest()[:10]
+
+
+def open_run(spec: Mapping[str, Any], out: str | Path | None, *, fresh: bool) -> Path:
+    """Return the run's folder, made or found again: ``runs/<model>-<data>-<key>`` unless ``out`` names another.
+
+    Args:
+        spec: the run's spec.
+        out: the run folder itself.
+        fresh: move an earlier run in this folder out of the way instead of going on with it.
+
+    Raises:
+        RunError: the folder belongs to another spec, or cannot be written.
+    """
+    key = spec_key(spec)
+    name = f"{spec['model']['name']}-{spec['data']['name']}-{key}"
+    folder = Path(out) if out is not None else Path("runs") / re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+    existing = folder / "spec.json"
+    if fresh and existing.is_file():
+        _set_aside(folder)
+    if existing.is_file():
+        _refuse_other(folder, key)
+        return folder
+    try:
+        if folder.is_dir() and any(folder.iterdir()):
+            raise RunError(f"{folder} is not empty and holds no run; give --out a new or empty folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(existing, spec)
+    except OSError as error:
+        raise RunError(f"cannot write to {folder}: {error.strerror or error}; give another --out") from None
+    return folder
+
+
+def read_spec(folder: Path) -> dict[str, Any]:
+    """Return the spec of a run folder.
+
+    Raises:
+        RunError: there is none, or it is not readable.
+    """
+    try:
+        spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{folder} is not a run folder: it has no spec.json") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder / 'spec.json'} cannot be read: {error}") from None
+    if not isinstance(spec, dict) or spec.get("schema") != SCHEMA:
+        raise RunError(f"{folder / 'spec.json'} is not a spec of schema {SCHEMA}")
+    return spec
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=2, allow_nan=False, default=str) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _refuse_other(folder: Path, key: str) -> None:
+    theirs = spec_key(read_spec(folder))
+    if theirs != key:
+        raise RunError(
+            f"{folder} belongs to another run (spec {theirs}, this one is {key}): "
+            "give another --out, or --fresh to set the old run aside"
+        )
+
+
+def _set_aside(folder: Path) -> None:
+    number = 1
+    while (target := folder.with_name(f"{folder.name}.old{number}")).exists():
+        number += 1
+    folder.rename(target)

@@ -1,0 +1,336 @@
+"""The sweep: every clip, every threat, every attack, until nothing is left to learn."""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from robustvid.budget import Budget
+from robustvid.contracts import VideoDataset, frozen
+from robustvid.errors import AttackError, DataError, ModelError, RunError
+from robustvid.evaluation.audit import audit_model
+from robustvid.evaluation.cards import Attack, Battery, as_attack, load_attack
+from robustvid.evaluation.environment import describe_environment
+from robustvid.evaluation.evidence import keep_clip
+from robustvid.evaluation.journal import Journal, Row, read_rows
+from robustvid.evaluation.plan import Pair, Plan, by_clip, read_plan
+from robustvid.evaluation.probe import Probe
+from robustvid.evaluation.results import Results
+from robustvid.evaluation.search import Hunt, check_strategy
+from robustvid.evaluation.spec import make_spec, open_run, write_json
+from robustvid.evaluation.threats import Threat, group_threats
+from robustvid.evaluation.verdict import Judge, LoadedClip, load_clip
+from robustvid.models.classifier import VideoClassifier
+
+log = logging.getLogger("robustvid")
+
+# Clips in one call of the model: the shape every kernel sees, whatever the batch. On a CPU eight fit its caches best.
+LANES = {"cpu": 8, "cuda": 16}
+BATCH_SIZE = {"cpu": 64, "cuda": 128}
+KEPT_CLIPS = 6  # clips of every threat that are kept for the report
+
+
+class Progress(NamedTuple):
+    """How far a sweep is.
+
+    Attributes:
+        done: clips finished under all threats.
+        total: clips in all.
+        standing: of the first ``judged`` clips, how many are right and unbroken at ``budget``.
+        judged: clips of the waves that are over.
+        budget: the middle budget of the first threat, in words.
+    """
+
+    done: int
+    total: int
+    standing: int
+    judged: int
+    budget: str
+
+
+def plan_attacks(
+    attacks: str | Attack | Battery | Sequence[str | Attack | Callable[..., Tensor]],
+) -> tuple[list[list[Attack]], str | None]:
+    """Return groups of attacks, and the battery's name.
+
+    The attacks of a battery form one group: each meets the clips that the earlier ones left standing. Attacks given
+    one by one are groups of their own: each meets every clip, and gets a curve of its own.
+
+    Raises:
+        AttackError: none are given, or two have the same name.
+    """
+    if isinstance(attacks, Battery):
+        return [list(attacks.attacks)], f"{attacks.name}@{attacks.version}"
+    if isinstance(attacks, str | Attack):
+        attacks = [attacks]
+    loaded = [_as_attack(attack) for attack in attacks]
+    names = Counter(attack.name for attack in loaded)
+    if not loaded:
+        raise AttackError("no attacks to run: name at least one attack or battery")
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise AttackError(f"the attack {twice[0]!r} is given {names[twice[0]]} times")
+    return [[attack] for attack in loaded], None
+
+
+def _as_attack(attack: str | Attack | Callable[..., Tensor]) -> Attack:
+    if isinstance(attack, Attack):
+        return attack
+    return load_attack(attack) if isinstance(attack, str) else as_attack(attack)
+
+
+def evaluate(
+    model: VideoClassifier,
+    data: VideoDataset,
+    attacks: str | Attack | Battery | Sequence[str | Attack | Callable[..., Tensor]],
+    budgets: Sequence[Budget],
+    *,
+    out: str | Path | None = None,
+    limit: int | None = None,
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
+    seed: int = 0,
+    strategy: str = "bisect",
+    fresh: bool = False,
+    command: Sequence[str] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Results:
+    """Measure the robust accuracy of a video classifier over a grid of budgets.
+
+    Every attacked clip is predicted again in float32 and its perturbation measured again; every measurement is a line
+    in the run folder's journal before the next batch begins. The same call again goes on where the last one stopped.
+
+    Args:
+        model: the classifier; it comes back as it was, on the device where it was.
+        data: labelled videos; clips are cut as ``model.card.clip`` says.
+        attacks: a :class:`Battery`, or attacks by name, card file or function.
+        budgets: what perturbations may be; budgets that bound the same things form one threat.
+        out: the run folder; ``runs/<model>-<data>-<key>`` when None.
+        limit: how many clips, drawn by ``seed``; all when None.
+        batch_size: clips attacked at once; changes speed and memory, never a result.
+        device: where to run; a GPU when there is one.
+        seed: of every random draw.
+        strategy: ``"bisect"`` looks for each clip's critical radius, ``"every"`` tries each radius not yet lost.
+        fresh: set an earlier run of this spec aside instead of going on with it.
+        command: the command line to note in the run, for the report.
+        progress: called after every batch.
+
+    Returns:
+        The results, read from the run folder.
+
+    Raises:
+        AttackError: an attack left the budget, the range or the shape; names the attack.
+        RunError: the run folder cannot be used.
+    """
+    check_strategy(strategy)
+    groups, battery = plan_attacks(attacks)
+    threats = group_threats(budgets)
+    _check_model(model, data)
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    lanes = LANES.get(place.type, LANES["cuda"])
+    clips = choose_clips(len(data), limit, seed)
+    settings = {"strategy": strategy, "seed": seed, "lanes": lanes, "device": place.type}
+    spec = make_spec(model, data, groups, battery, threats, clips, settings)
+    folder = open_run(spec, out, fresh=fresh)
+    write_json(folder / "environment.json", describe_environment(place, command))
+    judge = Judge(Probe(model, lanes), place, seed, batch_size or BATCH_SIZE.get(place.type, BATCH_SIZE["cuda"]))
+    with (
+        Journal(folder / "rows.jsonl") as journal,
+        on_device(model, place),
+        frozen(model),
+        deferred_interrupt() as stop,
+    ):
+        sweep = _Sweep(data, read_plan(spec), groups, judge, journal, folder / "clips")
+        write_json(folder / "model_flags.json", audit_model(judge, [sweep.load(index) for index in clips[: 2 * lanes]]))
+        sweep.run(clips, stop, progress)
+    results = Results(folder)
+    write_json(folder / "summary.json", results.summary())
+    return results
+
+
+def choose_clips(videos: int, limit: int | None, seed: int) -> list[int]:
+    """Return ``limit`` places drawn without replacement; a larger limit extends a smaller one's draw.
+
+    Raises:
+        DataError: there are no videos, or ``limit`` is not positive.
+    """
+    if videos == 0:
+        raise DataError("the dataset holds no videos")
+    if limit is not None and limit < 1:
+        raise DataError(f"{limit} clips: give at least 1")
+    order = list(range(videos))
+    random.Random(seed).shuffle(order)
+    return order[:limit]
+
+
+def _check_model(model: VideoClassifier, data: VideoDataset) -> None:
+    if not isinstance(model, nn.Module) or not hasattr(model, "card"):
+        raise ModelError(
+            f"{type(model).__name__} has no card: wrap the network in robustvid.VideoClassifier(network, card)"
+        )
+    ours, theirs = list(model.card.classes), list(data.classes)
+    if ours != theirs:
+        where = next((i for i, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
+        detail = f"{len(ours)} and {len(theirs)} classes"
+        if where is not None:
+            detail += f"; class {where} is {ours[where]!r} for the model and {theirs[where]!r} for the data"
+        raise ModelError(f"model {model.card.name} and data {data.name} disagree on the classes: {detail}")
+
+
+class _Sweep:
+    """One run in progress."""
+
+    def __init__(  # noqa: PLR0917  the parts of one evaluation, put together in one place
+        self,
+        data: VideoDataset,
+        plan: Plan,
+        groups: Sequence[Sequence[Attack]],
+        judge: Judge,
+        journal: Journal,
+        clips_folder: Path,
+    ) -> None:
+        self.data, self.plan, self.groups, self.judge = data, plan, groups, judge
+        self.journal, self.clips_folder = journal, clips_folder
+        self.rows = by_clip(read_rows(journal.path))
+        self.loaded: dict[int, LoadedClip] = {}
+
+    def run(self, clips: Sequence[int], stop: threading.Event, progress: Callable[[Progress], None] | None) -> None:
+        """Measure what the journal does not hold yet, in waves of clips, so that memory stays flat."""
+        shown = frozenset(clips[:KEPT_CLIPS])
+        standing = 0
+        for wave in split(clips, max(64, self.judge.batch_size)):
+            for done in self._measure(wave, shown):
+                if progress:
+                    progress(self._progress(clips, wave, done, standing))
+                if stop.is_set():
+                    raise KeyboardInterrupt
+            standing += sum(self._stands(index) for index in wave)
+            for index in wave:
+                self.loaded.pop(index, None)
+
+    def load(self, index: int) -> LoadedClip:
+        """Return one clip, decoded once a wave; refuse one that is not what the journal measured.
+
+        Raises:
+            RunError: the pixels or the label have changed since.
+        """
+        if index not in self.loaded:
+            clip = load_clip(self.data, index, self.plan.clip)
+            for row in self.rows.get(index, [])[:1]:
+                if (row.digest, row.label) != (clip.digest, clip.label):
+                    raise RunError(
+                        f"{clip.sample} is not the clip that this run has measured; start again with --fresh"
+                    )
+            self.loaded[index] = clip
+        return self.loaded[index]
+
+    def _measure(self, wave: Sequence[int], shown: frozenset[int]) -> Iterator[int]:
+        """Measure a wave; yield after every batch how many of its clips are finished."""
+        new = [index for index in wave if index not in self.rows]
+        for batch in split(new, self.judge.batch_size):
+            self._note(self.judge.clean([self.load(index) for index in batch]))
+            yield 0
+        hunts = {index: self.plan.hunts(self.rows[index]) for index in wave if self._correct(index)}
+        for pair in self.plan.pairs():
+            for _ in self._hunt(pair, hunts, shown):
+                yield sum(index not in hunts or _finished(hunts[index]) for index in wave)
+
+    def _hunt(self, pair: Pair, hunts: dict[int, dict[Pair, Hunt]], shown: frozenset[int]) -> Iterator[None]:
+        threat = self.plan.threats[pair.threat]
+        while tries := {index: attempt for index, own in hunts.items() if (attempt := own[pair].next())}:
+            ((attack, _),) = Counter(attempt.attack for attempt in tries.values()).most_common(1)
+            batch = [index for index, attempt in tries.items() if attempt.attack == attack][: self.judge.batch_size]
+            found = self.judge.attack(
+                self.groups[pair.group][attack],
+                threat,
+                [self.load(index) for index in batch],
+                [tries[index].cell for index in batch],
+                [self._clean(index).predicted for index in batch],
+            )
+            for index, result in zip(batch, found, strict=True):
+                if index in shown and (not result.row.robust or _unbroken(hunts[index], pair.threat)):
+                    keep_clip(self.clips_folder, threat.name, result.row, self.loaded[index].pixels, result.adversarial)
+                self.plan.record(hunts[index][pair], pair, tries[index], result.row)
+            self._note([result.row for result in found])
+            yield
+
+    def _note(self, rows: Sequence[Row]) -> None:
+        self.journal.append(rows)
+        for row in rows:
+            self.rows.setdefault(row.index, []).append(row)
+
+    def _clean(self, index: int) -> Row:
+        return self.rows[index][0]
+
+    def _correct(self, index: int) -> bool:
+        return self._clean(index).robust
+
+    def _stands(self, index: int) -> bool:
+        if not self._correct(index):
+            return False
+        hunts = self.plan.hunts(self.rows[index])
+        return all(hunt.broken_by[_middle(hunt.threat)] < 0 for pair, hunt in hunts.items() if pair.threat == 0)
+
+    def _progress(self, clips: Sequence[int], wave: Sequence[int], done: int, standing: int) -> Progress:
+        before = clips.index(wave[0])
+        threat = self.plan.threats[0]
+        return Progress(before + done, len(clips), standing, before, threat.budgets[_middle(threat)].describe())
+
+
+def split(items: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Return consecutive parts of at most ``size`` items."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _finished(hunts: dict[Pair, Hunt]) -> bool:
+    return all(hunt.next() is None for hunt in hunts.values())
+
+
+def _unbroken(hunts: dict[Pair, Hunt], threat: int) -> bool:
+    return all((hunt.broken_by < 0).all() for pair, hunt in hunts.items() if pair.threat == threat)
+
+
+def _middle(threat: Threat) -> int:
+    return len(threat.budgets) // 2
+
+
+@contextmanager
+def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Lend the model to a device and bring it back."""
+    home = next((parameter.device for parameter in model.parameters()), device)
+    model.to(device)
+    try:
+        yield
+    finally:
+        model.to(home)
+
+
+@contextmanager
+def deferred_interrupt() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into a wish to stop after the batch; a second one stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def wish(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        log.warning("stopping after this batch; press Ctrl-C again to stop at once")
+
+    before = signal.signal(signal.SIGINT, wish)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

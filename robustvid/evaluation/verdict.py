@@ -1,0 +1,241 @@
+"""The verdict on a batch: attack it, then believe nothing but what is measured again."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from robustvid.budget import Budget
+from robustvid.contracts import ClipSpec, VideoDataset, clip_seed
+from robustvid.errors import AttackError, DataError, RunError
+from robustvid.evaluation.cards import Attack
+from robustvid.evaluation.evidence import as_float
+from robustvid.evaluation.journal import CLEAN, Row
+from robustvid.evaluation.probe import Probe
+from robustvid.evaluation.threats import Sizes, Threat, cell_text, measure
+from robustvid.losses import margin
+
+Result = TypeVar("Result")
+log = logging.getLogger("robustvid")
+
+
+@dataclass(frozen=True)
+class LoadedClip:
+    """A labelled clip in memory: ``pixels`` is uint8 ``(C, T, H, W)``, ``digest`` of the pixels."""
+
+    index: int
+    sample: str
+    label: int
+    digest: str
+    pixels: Tensor
+
+
+class Found(NamedTuple):
+    """What an attack made of a clip: the measurement, and the clip ``(C, T, H, W)`` in [0, 1]."""
+
+    row: Row
+    adversarial: Tensor
+
+
+class Cost(NamedTuple):
+    """One clip's share of what a batch cost."""
+
+    forwards: float
+    backwards: float
+    seconds: float
+
+
+def load_clip(data: VideoDataset, index: int, clip: ClipSpec) -> LoadedClip:
+    """Return one clip of a dataset.
+
+    Raises:
+        DataError: the dataset returned anything but uint8 ``(T, H, W, 3)`` of the size asked for, or a wrong label.
+    """
+    sample = data.sample(index, clip)
+    wanted = (clip.frames, *clip.size, 3)
+    if sample.frames.dtype != torch.uint8 or tuple(sample.frames.shape) != wanted:
+        came = f"{sample.frames.dtype} {tuple(sample.frames.shape)}"
+        raise DataError(f"{data.name} gave {came} for {sample.id}; uint8 {wanted} is wanted")
+    if not 0 <= sample.label < len(data.classes):
+        raise DataError(f"{data.name} gave label {sample.label} for {sample.id}, but has {len(data.classes)} classes")
+    pixels = sample.frames.permute(3, 0, 1, 2).contiguous()
+    digest = hashlib.sha256(pixels.numpy().tobytes()).hexdigest()[:16]
+    return LoadedClip(index, sample.id, int(sample.label), digest, pixels)
+
+
+class Judge:
+    """Attacks batches through a probe and measures what comes back.
+
+    Args:
+        probe: the counted model.
+        device: where it is.
+        seed: of the run.
+        batch_size: clips attacked at once; halved for good when memory runs out.
+    """
+
+    def __init__(self, probe: Probe, device: torch.device, seed: int, batch_size: int) -> None:
+        self.probe, self.device, self.seed, self.batch_size = probe, device, seed, batch_size
+
+    def clean(self, clips: Sequence[LoadedClip]) -> list[Row]:
+        """Predict clips as they are."""
+        return self._within_memory(self._clean, clips)
+
+    def attack(
+        self, attack: Attack, threat: Threat, clips: Sequence[LoadedClip], cells: Sequence[int], clean: Sequence[int]
+    ) -> list[Found]:
+        """Attack each clip inside its own budget of the threat and judge the result.
+
+        Args:
+            attack: what to run.
+            threat: the budgets.
+            clips: the clips to attack.
+            cells: which budget of the threat each clip has.
+            clean: what the model predicts for each clip as it is.
+
+        Raises:
+            AttackError: a result has the wrong shape, is not finite, leaves [0, 1] or the budget.
+        """
+        jobs = list(zip(clips, cells, clean, strict=True))
+        return self._within_memory(lambda part: self._attack(attack, threat, part), jobs)
+
+    def _clean(self, clips: Sequence[LoadedClip]) -> list[Row]:
+        meter = _Meter(self.probe)
+        logits = self._predict(self._pixels(clips))
+        cost = meter.share(len(clips))
+        nothing = Sizes(0.0, 0.0, 0.0, 0)
+        return [
+            _row(clip, logit, int(logit.argmax()), nothing, 0.0, cost)
+            for clip, logit in zip(clips, logits, strict=True)
+        ]
+
+    def _attack(self, attack: Attack, threat: Threat, jobs: Sequence[tuple[LoadedClip, int, int]]) -> list[Found]:
+        clips, cells, clean = zip(*jobs, strict=True)
+        pixels = self._pixels(clips)
+        labels = torch.tensor([clip.label for clip in clips], device=self.device)
+        seeds = torch.tensor([clip_seed(self.seed, clip.sample, attack.key) for clip in clips])
+        budget = threat.batch(cells, pixels.shape[2])
+        meter = _Meter(self.probe)
+        adversarial = attack(self.probe, pixels.clone(), labels, budget, seeds)
+        _check_range(attack.name, adversarial, pixels)
+        logits = self._predict(adversarial)
+        cost = meter.share(len(clips))
+        delta = adversarial - pixels
+        ratios = _check_size(attack.name, budget, delta, [threat.budgets[cell] for cell in cells], clips)
+        verdicts = zip(clips, logits, clean, measure(delta), ratios, cells, adversarial.cpu(), strict=True)
+        return [
+            Found(_row(clip, logit, before, sizes, ratio, cost, attack, threat.budgets[cell]), result)
+            for clip, logit, before, sizes, ratio, cell, result in verdicts
+        ]
+
+    def _pixels(self, clips: Sequence[LoadedClip]) -> Tensor:
+        return as_float(torch.stack([clip.pixels for clip in clips]).to(self.device))
+
+    def _predict(self, clips: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            return torch.as_tensor(self.probe(clips)).cpu()
+
+    def _within_memory(self, work: Callable[[Sequence[Any]], list[Result]], items: Sequence[Any]) -> list[Result]:
+        """Do the work, in halves where memory runs out; the batch stays halved from then on."""
+        try:
+            return work(items)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            self._shrink(len(items))
+        half = max(1, len(items) // 2)
+        parts = (part for part in (items[:half], items[half:]) if part)
+        return [result for part in parts for result in self._within_memory(work, part)]
+
+    def _shrink(self, size: int) -> None:
+        if size > self.probe.lanes:
+            self.batch_size = max(self.probe.lanes, min(self.batch_size, size // 2))
+            log.warning("out of memory: going on with batches of %d", self.batch_size)
+        elif self.probe.lanes > 1:
+            self.probe.lanes //= 2
+            log.warning(
+                "out of memory: going on with %d clips in a call of the model; borderline clips may differ from a run "
+                "with more memory in the last bit of their logits",
+                self.probe.lanes,
+            )
+        else:
+            raise RunError("out of memory with a single clip: use a device with more memory, or smaller clips")
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+class _Meter:
+    """Counts what a probe is asked from now on."""
+
+    def __init__(self, probe: Probe) -> None:
+        self.probe = probe
+        self.begin = probe.forwards, probe.backwards, time.perf_counter()
+
+    def share(self, clips: int) -> Cost:
+        forwards, backwards, seconds = self.begin
+        return Cost(
+            (self.probe.forwards - forwards) / clips,
+            (self.probe.backwards - backwards) / clips,
+            (time.perf_counter() - seconds) / clips,
+        )
+
+
+def _check_range(name: str, adversarial: Tensor, clips: Tensor) -> None:
+    if adversarial.shape != clips.shape:
+        raise AttackError(f"{name} returned {tuple(adversarial.shape)} for clips {tuple(clips.shape)}")
+    if adversarial.dtype != clips.dtype:
+        raise AttackError(f"{name} returned {adversarial.dtype}; {clips.dtype} is wanted, as it was given")
+    low, high = (float(bound) for bound in torch.aminmax(adversarial))
+    if not (low >= 0 and high <= 1):  # written so that NaN is refused too
+        raise AttackError(f"{name} returned clips that span {low:g} to {high:g}, outside [0, 1]")
+
+
+def _check_size(
+    name: str, budget: Budget, delta: Tensor, written: Sequence[Budget], clips: Sequence[LoadedClip]
+) -> list[float]:
+    ratios: list[float] = budget.size(delta).tolist()
+    for ratio, limit, clip in zip(ratios, written, clips, strict=True):
+        if ratio > 1:
+            raise AttackError(f"{name} left its budget: on {clip.sample} it used {ratio:.6g} times {limit.describe()}")
+    return ratios
+
+
+def _row(  # noqa: PLR0917  a row is wide; every caller names what it has
+    clip: LoadedClip,
+    logits: Tensor,
+    clean: int,
+    sizes: Sizes,
+    ratio: float,
+    cost: Cost,
+    attack: Attack | None = None,
+    budget: Budget | None = None,
+) -> Row:
+    predicted = int(logits.argmax())
+    gap = -float(margin(logits[None], torch.tensor([clip.label])))
+    return Row(
+        sample=clip.sample,
+        index=clip.index,
+        digest=clip.digest,
+        label=clip.label,
+        attack=attack.name if attack else CLEAN,
+        card_key=attack.key if attack else "",
+        norm=budget.norm if budget else None,
+        **cell_text(budget),  # type: ignore[arg-type]  # three differently typed columns in one table
+        clean=clean,
+        predicted=predicted,
+        robust=predicted == clip.label,
+        margin=gap,
+        size=ratio,
+        **sizes._asdict(),
+        **cost._asdict(),
+    )
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
