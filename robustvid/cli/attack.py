@@ -1,0 +1,217 @@
+"""``robustvid attack``: a robust-accuracy curve of a video classifier."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import click
+
+from robustvid.cli.progress import sweep_progress
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What ``robustvid attack`` was asked; the options' help says what each means."""
+
+    model: str
+    data: str
+    root: str | None
+    split: str
+    attacks: tuple[str, ...]
+    battery: str | None
+    norm: str | None
+    eps_frame: str | None
+    eps_clip: str | None
+    frames: str | None
+    clips: str
+    seed: int
+    strategy: str
+    device: str | None
+    batch_size: int | None
+    out: str | None
+    mlflow_mode: str
+    fresh: bool
+    dry_run: bool
+    as_json: bool
+
+
+def _all_of(options: Sequence[Decorator]) -> Decorator:
+    return lambda command: reduce(lambda inner, option: option(inner), reversed(options), command)
+
+
+_OPTIONS: tuple[Decorator, ...] = (
+    click.option("-m", "--model", default="conv3d", show_default=True, help="Zoo name, folder, or module:function."),
+    click.option("-d", "--data", default="motion10", show_default=True, help="Dataset name, or module:function."),
+    click.option("--root", type=click.Path(), help="Folder of the dataset; motion10 needs none."),
+    click.option("--split", default="test", show_default=True, help="Part of the dataset."),
+    click.option(
+        "-a",
+        "--attack",
+        "attacks",
+        multiple=True,
+        metavar="NAME[:k=v,...]",
+        help="Card name, card file, or module:function; repeat it for a curve of each.",
+    ),
+    click.option("-b", "--battery", help="Battery name or file.  [default: quick]"),
+    click.option("--norm", type=click.Choice(["linf", "l2"]), help="Norm of a frame's perturbation."),
+    click.option("--eps-frame", metavar="EPS", help="Radii of a frame: 8/255, a list, 2..8:2/255 or 1..16*2/255."),
+    click.option("--eps-clip", metavar="EPS", help="Radii of the whole clip, in l2: 0.5,1,2."),
+    click.option("--frames", metavar="K", help="At most K frames change: 1,2,4,all."),
+    click.option("-n", "--clips", default="100", show_default=True, metavar="N|all", help="How many, drawn by --seed."),
+    click.option("--seed", default=0, show_default=True, help="Seed of every random draw."),
+    click.option(
+        "--strategy",
+        default="bisect",
+        show_default=True,
+        help="bisect: look for each clip's critical radius; every: try each radius.",
+    ),
+    click.option("--device", help="cpu, cuda, cuda:1.  [default: a GPU when there is one]"),
+    click.option("--batch-size", type=click.IntRange(min=1), help="Clips attacked at once; changes no result."),
+    click.option("--out", type=click.Path(), help="Run folder.  [default: runs/<model>-<data>-<key>]"),
+    click.option(
+        "--mlflow",
+        "mlflow_mode",
+        type=click.Choice(["auto", "off", "required"]),
+        default="auto",
+        show_default=True,
+        help="Log to MLflow if it answers, never, or fail without it.",
+    ),
+    click.option("--fresh", is_flag=True, help="Set an earlier run of this spec aside and start again."),
+    click.option("--dry-run", is_flag=True, help="Say what would be measured, and about how long it takes."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else."),
+)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  robustvid attack
+  robustvid attack --model frame_rnn --battery quick --eps-frame 1..8*2/255 --clips all
+  robustvid attack -a pgd:steps=50,restarts=2 --norm l2 --eps-frame 0.1,0.2 --eps-clip 0.25,0.5
+  robustvid attack --eps-frame 2..8:2/255 --frames 1,2,4,all
+  robustvid attack --model my_package.mine:build --data folder --root my/videos --json
+"""
+)
+@_all_of(_OPTIONS)
+def attack(**options: Any) -> None:
+    """Measure robust accuracy over a grid of per-frame and per-clip budgets.
+
+    Without options: the zoo's conv3d on the embedded videos motion10, the battery "quick", one curve for linf per
+    frame and one for l2 per clip. The same command again goes on where the last one stopped.
+    """
+    run_attack(Options(**options))
+
+
+@click.command(
+    epilog="""\b
+Example:
+  robustvid demo
+"""
+)
+def demo() -> None:
+    """Make the embedded videos, attack a 3D CNN on them, and show what came out.
+
+    The same as `robustvid attack` without options, plus a picture and what to try next.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    console.print("[bold]robustvid demo[/]: how much may each frame, and the whole clip, change before conv3d fails?")
+    results = run_attack(Options(**attack.make_context("demo", []).params))
+    if results is None:
+        return
+    from robustvid.reporting.figures import write_readme_picture
+
+    picture = results.folder / "figures" / "overview.png"
+    write_readme_picture(results, picture)
+    out = Console()
+    out.print(f"Picture   {picture}", soft_wrap=True, highlight=False)
+    out.print("Next      robustvid attack --model frame_rnn        another model: the link above compares the two")
+    out.print("          robustvid attack --eps-frame 2..8:2/255 --frames 1,2,4,all     how many frames does it take?")
+    out.print("          robustvid attack --help", highlight=False)
+
+
+def run_attack(asked: Options) -> Any:
+    """Run ``robustvid attack``; return the results, or None after a dry run."""
+    if asked.attacks and asked.battery:
+        raise click.UsageError("give --attack or --battery, not both: a battery is a list of attacks")
+    limit = _count(asked.clips)
+    import robustvid as rv
+    from robustvid.cli.grid import make_budgets
+
+    budgets = make_budgets(asked.norm, asked.eps_frame, asked.eps_clip, asked.frames)
+    attacks = list(asked.attacks) if asked.attacks else rv.load_battery(asked.battery or "quick")
+    model = rv.load_model(asked.model)
+    data = rv.load_data(asked.data, root=asked.root, split=asked.split)
+    settings: dict[str, Any] = {
+        "limit": limit,
+        "device": asked.device,
+        "seed": asked.seed,
+        "strategy": asked.strategy,
+    }
+    if asked.dry_run:
+        from robustvid.cli.estimate import estimate
+
+        estimate(model, data, attacks, budgets, as_json=asked.as_json, **settings)
+        return None
+    command = ["robustvid", *sys.argv[1:]]
+    with _resumable(command), sweep_progress() as progress:
+        results = rv.evaluate(
+            model,
+            data,
+            attacks,
+            budgets,
+            out=asked.out,
+            batch_size=asked.batch_size,
+            fresh=asked.fresh,
+            command=command,
+            progress=progress,
+            **settings,
+        )
+    _tell(results, asked)
+    return results
+
+
+def _count(clips: str) -> int | None:
+    if clips == "all":
+        return None
+    if not clips.isdecimal() or int(clips) == 0:
+        raise click.BadParameter(f"{clips!r} is neither a number of clips nor 'all'", param_hint="--clips")
+    return int(clips)
+
+
+def _tell(results: Any, asked: Options) -> None:
+    from rich.console import Console
+
+    from robustvid.reporting.figures import write_figures
+    from robustvid.reporting.mlflow import log_run
+    from robustvid.reporting.page import write_report
+    from robustvid.reporting.terminal import print_results
+
+    console = Console(stderr=asked.as_json)
+    print_results(results, console)
+    write_figures(results)
+    console.print(f"Report    {write_report(results)}", soft_wrap=True, highlight=False)
+    link = log_run(results, mode=asked.mlflow_mode)
+    if link:
+        console.print(f"MLflow    {link}", soft_wrap=True, highlight=False)
+    if asked.as_json:
+        click.echo(json.dumps(results.summary(), allow_nan=False))
+
+
+@contextmanager
+def _resumable(command: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"\nStopped; everything measured is kept. To go on:\n  {shlex.join(command)}", err=True)
+        sys.exit(130)

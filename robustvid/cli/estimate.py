@@ -1,0 +1,72 @@
+"""``robustvid attack --dry-run``: what would be measured, and about how long it takes, from timing one batch."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from typing import Any
+
+import click
+
+
+def estimate(
+    model: Any, data: Any, attacks: Any, budgets: Any, *, strategy: str, as_json: bool, **settings: Any
+) -> None:
+    """Print the plan of a run and an upper bound of its time; writes nothing to disk."""
+    import torch
+
+    from robustvid.contracts import frozen
+    from robustvid.evaluation.machine import fastest_threads, on_device
+    from robustvid.evaluation.probe import Probe
+    from robustvid.evaluation.search import check_strategy
+    from robustvid.evaluation.sweep import LANES, choose_clips, plan_attacks
+    from robustvid.evaluation.threats import group_threats
+    from robustvid.evaluation.verdict import Judge, load_clip
+
+    check_strategy(strategy)
+    groups, _ = plan_attacks(attacks)
+    threats = group_threats(budgets)
+    place = torch.device(settings["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
+    lanes = LANES.get(place.type, LANES["cuda"])
+    clips = choose_clips(len(data), settings["limit"], settings["seed"])
+    sample = [load_clip(data, index, model.card.clip) for index in clips[:lanes]]
+    judge = Judge(Probe(model, lanes), place, settings["seed"], lanes)
+    total = 0.0
+    with on_device(model, place), frozen(model), fastest_threads(lambda: judge.trial(sample), place):
+        clean = [row.predicted for row in judge.clean(sample)]
+        for threat in threats:
+            for group in groups:
+                for number, attack in enumerate(group):
+                    begin = time.perf_counter()
+                    judge.attack(attack, threat, sample, [0] * len(sample), clean)
+                    per_clip = (time.perf_counter() - begin) / len(sample)
+                    total += len(clips) * per_clip * _rounds(strategy, len(threat.budgets), first=number == 0)
+    plan = {
+        "model": model.card.name,
+        "data": data.name,
+        "clips": len(clips),
+        "threats": {threat.name: [budget.describe() for budget in threat.budgets] for threat in threats},
+        "attacks": [attack.name for group in groups for attack in group],
+        "strategy": strategy,
+        "device": str(place),
+        "seconds_at_most": round(total, 1),
+    }
+    click.echo(json.dumps(plan) if as_json else _words(plan))
+
+
+def _rounds(strategy: str, budgets: int, *, first: bool) -> int:
+    """Return how often an attack meets a clip that it never breaks."""
+    if strategy == "every":
+        return budgets
+    return math.ceil(math.log2(budgets + 1)) if first else 1
+
+
+def _words(plan: dict[str, Any]) -> str:
+    threats = "\n".join(f"  {name}: {', '.join(budgets)}" for name, budgets in plan["threats"].items())
+    return (
+        f"{plan['model']} on {plan['clips']} clips of {plan['data']}, {plan['strategy']}, on {plan['device']}\n"
+        f"{threats}\n"
+        f"  attacks: {', '.join(plan['attacks'])}\n"
+        f"about {plan['seconds_at_most']:.0f} s at most, if no clip breaks early (from timing one batch of each attack)"
+    )

@@ -1,0 +1,82 @@
+"""``robustvid list``: what there is to name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(
+    "list",
+    epilog="""\b
+Examples:
+  robustvid list attacks
+  robustvid list runs
+""",
+)
+@click.argument("noun", type=click.Choice(["models", "data", "attacks", "runs"]))
+def list_command(noun: str) -> None:
+    """List the models, datasets, attacks or runs that can be named."""
+    from rich.console import Console
+    from rich.table import Table
+
+    header, lines = _TABLES[noun]()
+    table = Table(*header, box=None, pad_edge=False)
+    for line in lines:
+        table.add_row(*line)
+    Console().print(table if lines else f"no {noun} here")
+
+
+_Lines = tuple[list[str], list[list[str]]]
+
+
+def _models() -> _Lines:
+    from robustvid.models import load_model, zoo
+
+    cards = [load_model(name) for name in zoo()]
+    lines = [
+        [
+            model.card.name,
+            model.card.arch,
+            f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M",
+            f"{model.card.clip.frames}x{model.card.clip.size[0]}x{model.card.clip.size[1]}",
+            str(len(model.card.classes)),
+        ]
+        for model in cards
+    ]
+    return ["Model", "Architecture", "Parameters", "Clip", "Classes"], lines
+
+
+def _data() -> _Lines:
+    from robustvid.data import DATASETS
+
+    return ["Dataset", "Built by"], [[name, DATASETS.targets[name]] for name in DATASETS.names()]
+
+
+def _attacks() -> _Lines:
+    from robustvid.evaluation.cards import list_batteries, list_cards, load_attack, load_battery
+
+    cards = [load_attack(name) for name in list_cards()]
+    batteries = [load_battery(name) for name in list_batteries()]
+    lines = [[card.name, card.access, card.title, card.paper] for card in cards]
+    lines += [[b.name, "battery", b.title, ", ".join(attack.name for attack in b.attacks)] for b in batteries]
+    return ["Attack", "Access", "What it does", "Source"], lines
+
+
+def _runs() -> _Lines:
+    from robustvid.errors import RobustvidError
+    from robustvid.evaluation.results import Results
+
+    lines = []
+    for path in sorted(Path("runs").glob("*/spec.json")):
+        try:
+            results = Results(path.parent)
+            state = "complete" if results.complete else "partial"
+            lines.append([path.parent.name, str(results.n), f"{100 * results.clean['acc']:.1f} %", state])
+        except RobustvidError as error:
+            lines.append([path.parent.name, "", "", str(error)])
+    return ["Run", "Clips", "Clean", "State"], lines
+
+
+_TABLES = {"models": _models, "data": _data, "attacks": _attacks, "runs": _runs}

@@ -1,0 +1,53 @@
+"""Videos in, labelled uint8 frames out: datasets by name, decoding, sampling, batches."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from robustvid.contracts import VideoDataset
+from robustvid.data.decode import read_frames
+from robustvid.errors import DataError
+from robustvid.registry import Registry, load_object
+
+__all__ = ["DATASETS", "load_data", "read_frames"]
+
+DATASETS = Registry(
+    "dataset",
+    {
+        "folder": "robustvid.data.folder:FolderDataset",
+        "motion10": "robustvid.data.motion10:Motion10",
+    },
+)
+
+
+def load_data(name: str, root: str | Path | None = None, split: str = "test", **options: Any) -> VideoDataset:
+    """Return a dataset by name.
+
+    Args:
+        name: a name in ``DATASETS``, or ``"my_pkg.mine:build"``, or ``"path/to/file.py:build"``; such a
+            function is called as ``build(split=split, **options)``, with ``root=root`` where a root is given.
+        root: folder that holds the dataset; ``motion10`` needs none.
+        split: name of the split.
+        **options: what else this dataset takes.
+
+    Raises:
+        UnknownNameError: no dataset has this name.
+        DataError: the dataset cannot be used, needs a root, or does not take these options.
+
+    Example:
+        >>> data = load_data("motion10", split="test")  # doctest: +SKIP
+        >>> len(data), data.classes[0]  # doctest: +SKIP
+        (400, 'right')
+    """
+    build = load_object(name) if ":" in name else DATASETS.load(name)
+    arguments = {"split": split, **options} | ({} if root is None else {"root": root})
+    try:
+        inspect.signature(build).bind(**arguments)
+    except TypeError as error:
+        raise DataError(f"dataset {name}: {error}; it takes {inspect.signature(build)}") from None
+    data = build(**arguments)
+    if not isinstance(data, VideoDataset):
+        raise DataError(f"{name} returned {type(data).__name__}; wanted name, split, classes, len() and sample()")
+    return data
