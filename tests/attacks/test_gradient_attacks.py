@@ -1,0 +1,160 @@
+"""The closed form of the linear classifier, the contract, and what makes each attack itself."""
+
+import math
+
+import pytest
+import torch
+
+import robustvid as rv
+from robustvid.attacks.directions import chain, momentum, unit
+from robustvid.attacks.fgsm import fgsm
+from robustvid.attacks.gradient import loss_gradient
+from robustvid.attacks.mi_fgsm import mi_fgsm
+from robustvid.attacks.pgd import pgd
+from robustvid.budget import Budget
+from robustvid.losses import LOSSES, cross_entropy, margin
+from robustvid.testing import TinyVideoNet, check_attack
+
+B, T, H, W = 5, 8, 6, 10
+BUDGETS = {
+    "linf-frame": Budget("linf", "2/255"),
+    "linf-k": Budget("linf", "2/255", frames=3),
+    "l2-frame": Budget("l2", frame=0.1),
+    "l2-clip": Budget("l2", clip=0.2),
+    "l2-both": Budget("l2", frame=0.1, clip=0.2),
+    "l2-both-k": Budget("l2", frame=0.1, clip=0.2, frames=5),
+    "l2-k": Budget("l2", frame=0.1, frames=3),
+    "linf-per-clip": Budget("linf", torch.linspace(0.001, 0.02, B)),
+    "linf-k-per-clip": Budget("linf", torch.linspace(0.001, 0.02, B), frames=torch.tensor([1, 2, 4, 7, 8])),
+}
+
+
+class LinearVideo(torch.nn.Module):
+    """Two logits whose difference falls linearly with the clip, far from the decision."""
+
+    def __init__(self):
+        super().__init__()
+        # Frames of very different weight, so that the choice of frames and the caps of the water level matter.
+        weight = 0.05 * torch.randn(3, T, H, W, generator=torch.Generator().manual_seed(0)).double()
+        self.difference = weight * torch.linspace(0.2, 3, T)[None, :, None, None]
+
+    def forward(self, clips):
+        other = ((clips - 0.5) * self.difference).sum((1, 2, 3, 4))
+        return torch.stack([torch.full_like(other, 25.0), other], 1)
+
+
+def worst_case(budget, difference):
+    """The largest gain of the second logit, in closed form, for each clip."""
+    gains = []
+    for clip in range(B):
+        one = budget.select(torch.tensor([clip]))
+        frame, whole = (None if r is None else float(r) for r in (one.frame, one.clip))
+        count = T if one.frames is None else int(one.frames)
+        power = 1 if budget.norm == "linf" else 2
+        terms = difference.abs().pow(power).sum((0, 2, 3)).pow(1 / power).sort(descending=True).values[:count]
+        if whole is None:
+            gains.append(frame * float(terms.sum()))
+        elif frame is None:
+            gains.append(whole * float(terms.norm()))
+        else:
+            gains.append(float((water_level(terms, frame, whole) * terms).sum()))
+    return torch.tensor(gains, dtype=torch.float64)
+
+
+def water_level(terms, cap, whole):
+    """min(cap, s·terms) with Σ = whole², s by bisection: another way than the one under test."""
+    if len(terms) * cap**2 <= whole**2:
+        return torch.full_like(terms, cap)
+    low, high = 0.0, 1e9
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if (terms * middle).clamp_max(cap).norm() < whole else (low, middle)
+    return (terms * low).clamp_max(cap)
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+@pytest.mark.parametrize(("attack", "tolerance"), [(fgsm, 1e-5), (pgd, 1e-2), (mi_fgsm, 1e-2)])
+def test_linear_classifier_reaches_the_closed_form(name, attack, tolerance):
+    model, budget = LinearVideo(), BUDGETS[name]
+    clips = torch.full((B, 3, T, H, W), 0.5, dtype=torch.float64)
+    labels = torch.zeros(B, dtype=torch.long)
+    result = attack(model, clips, labels, budget, torch.arange(B))
+    gain = model(result)[:, 1] - model(clips)[:, 1]
+    torch.testing.assert_close(gain, worst_case(budget, model.difference), rtol=tolerance, atol=0)
+    assert bool((budget.size(result - clips) <= 1).all())
+
+
+@pytest.mark.parametrize("card", ["fgsm", "pgd:steps=4", "mi-fgsm:steps=4"])
+def test_contract(card):
+    check_attack(rv.load_attack(card))
+
+
+def test_fgsm_moves_every_pixel_by_eps():
+    model, clips = TinyVideoNet(4), torch.full((2, 3, 4, 16, 16), 0.5)
+    delta = fgsm(model.eval(), clips, torch.tensor([0, 1]), Budget("linf", 0.125), torch.arange(2)) - clips
+    assert set(delta.abs().unique().tolist()) <= {0.0, 0.125}
+
+
+def test_mi_fgsm_accumulates_normalised_gradients():
+    direction = chain(unit(), momentum(0.5))
+    first, second = torch.randn(2, 3, 2, 4, 4), torch.randn(2, 3, 2, 4, 4) * 1e-6
+    memory = direction.init(first)
+    _, memory = direction.update(first, memory)
+    result, _ = direction.update(second, memory)
+
+    def l1(grad):
+        return grad / grad.abs().mean((1, 2, 3, 4), keepdim=True)
+
+    torch.testing.assert_close(result, 0.5 * l1(first) + l1(second))
+
+
+def test_mi_fgsm_with_one_step_is_fgsm():
+    model, clips = TinyVideoNet(4).eval(), torch.rand(2, 3, 4, 16, 16)
+    labels, budget, seeds = model(clips).argmax(1), Budget("l2", clip=0.01), torch.arange(2)
+    one = mi_fgsm(model, clips, labels, budget, seeds, steps=1, step_size=1.0)
+    torch.testing.assert_close(one, fgsm(model, clips, labels, budget, seeds))
+
+
+def test_broken_clips_are_left_alone():
+    """A clip that is wrong from the start costs one forward, whatever its batch mates need."""
+    model, calls = TinyVideoNet(4).eval(), []
+    model.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
+    clips = torch.rand(4, 3, 4, 16, 16)
+    with torch.no_grad():
+        labels = model(clips).argmax(1)
+    labels[:3] = (labels[:3] + 1) % 4
+    calls.clear()
+    pgd(model, clips, labels, Budget("linf", 1e-6), torch.arange(4), steps=5, random_start=False)
+    assert calls == [4, 1, 1, 1, 1, 1]
+
+
+def test_restarts_only_meet_what_stands_and_never_weaken():
+    model = TinyVideoNet(4).eval()
+    clips = torch.rand(6, 3, 4, 16, 16)
+    labels, budget, seeds = model(clips).argmax(1), Budget("linf", "1/255"), torch.arange(6)
+    one, three = (margin(model(pgd(model, clips, labels, budget, seeds, steps=3, restarts=r)), labels) for r in (1, 3))
+    assert bool((three >= one).all())
+
+
+def test_k_frames_touch_exactly_the_salient_ones():
+    model = LinearVideo()
+    clips = torch.full((1, 3, T, H, W), 0.5, dtype=torch.float64)
+    result = pgd(model, clips, torch.zeros(1, dtype=torch.long), Budget("linf", "4/255", frames=2), torch.arange(1))
+    touched = (result - clips).abs().amax((0, 1, 3, 4)).nonzero().flatten()
+    assert touched.tolist() == [T - 2, T - 1]
+
+
+def test_losses():
+    logits, labels = torch.tensor([[3.0, 1.0, 2.0], [0.0, 4.0, 1.0]]), torch.tensor([0, 2])
+    assert margin(logits, labels).tolist() == [-1.0, 3.0]
+    assert LOSSES["dlr"](logits, labels).tolist() == pytest.approx([-0.5, 0.75])
+    torch.testing.assert_close(LOSSES["dlr"](7 * logits + 3, labels), LOSSES["dlr"](logits, labels))
+    assert LOSSES["dlr"](logits[:, :2], torch.tensor([0, 1])).tolist() == [-2.0, -4.0]
+    assert cross_entropy(logits, labels)[0] == pytest.approx(-3 + math.log(math.exp(3) + math.exp(1) + math.exp(2)))
+
+
+def test_samples_never_mix():
+    model, clips, labels = TinyVideoNet(4).eval(), torch.rand(3, 3, 4, 16, 16), torch.tensor([0, 1, 2])
+    together, _ = loss_gradient(model, clips, labels, cross_entropy)
+    alone = torch.cat([loss_gradient(model, clips[i : i + 1], labels[i : i + 1], cross_entropy)[0] for i in range(3)])
+    torch.testing.assert_close(together, alone)
