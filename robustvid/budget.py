@@ -17,7 +17,7 @@ from torch import Tensor
 
 from robustvid.errors import BudgetError
 
-Radius = Fraction | float | Tensor
+Radius = Fraction | float | str | Tensor  # text is read when the budget is made
 
 NORMS = ("linf", "l2")
 _PIXELS = (1, 3, 4)  # the axes of one frame: channels, height, width
@@ -39,7 +39,7 @@ def parse_radius(text: str) -> Fraction | float:
         raise BudgetError(f"{text!r} is not a radius; write a fraction such as 8/255 or a number such as 0.5") from None
 
 
-def format_radius(radius: Radius | str | None) -> str | None:
+def format_radius(radius: Radius | None) -> str | None:
     """Write a radius the way people do: fractions of 255 stay over 255."""
     if radius is None or isinstance(radius, str):
         return radius

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from robustvid.budget import Budget
 
 DEFAULT_LINF = "1/255,2/255,4/255,8/255"
-DEFAULT_L2_CLIP = "0.25,0.5,1.0,2.0"
+DEFAULT_L2_CLIP = "0.5,1.0,2.0,4.0"
 
 _RANGE = re.compile(
     r"(?P<low>[^.*:/]+(?:\.\d+)?)\.\.(?P<high>[^*:/]+?)(?P<kind>[:*])(?P<step>[^/]+)(?:/(?P<over>\d+))?"

@@ -58,6 +58,11 @@ class Hunt:
                 return Try(attack, self._pick(attack, open_cells))
         return None
 
+    @property
+    def done(self) -> float:
+        """Return the share of (attack, budget) pairs that are decided."""
+        return float(np.mean((self.broken_by >= 0) | self._failed))
+
     def record(self, attempt: Try, *, robust: bool, fits: Mask) -> None:
         """Note a measurement; ``fits`` says which budgets hold the perturbation that was found."""
         attack, cell = attempt

@@ -21,9 +21,9 @@ from robustvid.contracts import VideoDataset, frozen
 from robustvid.errors import AttackError, DataError, ModelError, RunError
 from robustvid.evaluation.audit import audit_model
 from robustvid.evaluation.cards import Attack, Battery, as_attack, load_attack
-from robustvid.evaluation.environment import describe_environment
 from robustvid.evaluation.evidence import keep_clip
 from robustvid.evaluation.journal import Journal, Row, read_rows
+from robustvid.evaluation.machine import describe_environment, fastest_threads, on_device
 from robustvid.evaluation.plan import Pair, Plan, by_clip, read_plan
 from robustvid.evaluation.probe import Probe
 from robustvid.evaluation.results import Results
@@ -45,14 +45,14 @@ class Progress(NamedTuple):
     """How far a sweep is.
 
     Attributes:
-        done: clips finished under all threats.
+        done: clips finished, counting parts of clips.
         total: clips in all.
         standing: of the first ``judged`` clips, how many are right and unbroken at ``budget``.
         judged: clips of the waves that are over.
         budget: the middle budget of the first threat, in words.
     """
 
-    done: int
+    done: float
     total: int
     standing: int
     judged: int
@@ -151,8 +151,11 @@ def evaluate(
         deferred_interrupt() as stop,
     ):
         sweep = _Sweep(data, read_plan(spec), groups, judge, journal, folder / "clips")
-        write_json(folder / "model_flags.json", audit_model(judge, [sweep.load(index) for index in clips[: 2 * lanes]]))
-        sweep.run(clips, stop, progress)
+        sample = [sweep.load(index) for index in clips[: 2 * lanes]]
+        judge.settle(sample)
+        write_json(folder / "model_flags.json", audit_model(judge, sample))
+        with fastest_threads(lambda: judge.trial(sample[: judge.probe.lanes]), place):
+            sweep.run(clips, stop, progress)
     results = Results(folder)
     write_json(folder / "summary.json", results.summary())
     return results
@@ -234,8 +237,8 @@ class _Sweep:
             self.loaded[index] = clip
         return self.loaded[index]
 
-    def _measure(self, wave: Sequence[int], shown: frozenset[int]) -> Iterator[int]:
-        """Measure a wave; yield after every batch how many of its clips are finished."""
+    def _measure(self, wave: Sequence[int], shown: frozenset[int]) -> Iterator[float]:
+        """Measure a wave; yield after every batch how much of it is done, in clips."""
         new = [index for index in wave if index not in self.rows]
         for batch in split(new, self.judge.batch_size):
             self._note(self.judge.clean([self.load(index) for index in batch]))
@@ -243,7 +246,7 @@ class _Sweep:
         hunts = {index: self.plan.hunts(self.rows[index]) for index in wave if self._correct(index)}
         for pair in self.plan.pairs():
             for _ in self._hunt(pair, hunts, shown):
-                yield sum(index not in hunts or _finished(hunts[index]) for index in wave)
+                yield sum(_done(hunts[index]) if index in hunts else 1.0 for index in wave)
 
     def _hunt(self, pair: Pair, hunts: dict[int, dict[Pair, Hunt]], shown: frozenset[int]) -> Iterator[None]:
         threat = self.plan.threats[pair.threat]
@@ -281,7 +284,7 @@ class _Sweep:
         hunts = self.plan.hunts(self.rows[index])
         return all(hunt.broken_by[_middle(hunt.threat)] < 0 for pair, hunt in hunts.items() if pair.threat == 0)
 
-    def _progress(self, clips: Sequence[int], wave: Sequence[int], done: int, standing: int) -> Progress:
+    def _progress(self, clips: Sequence[int], wave: Sequence[int], done: float, standing: int) -> Progress:
         before = clips.index(wave[0])
         threat = self.plan.threats[0]
         return Progress(before + done, len(clips), standing, before, threat.budgets[_middle(threat)].describe())
@@ -292,8 +295,8 @@ def split(items: Sequence[int], size: int) -> list[Sequence[int]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def _finished(hunts: dict[Pair, Hunt]) -> bool:
-    return all(hunt.next() is None for hunt in hunts.values())
+def _done(hunts: dict[Pair, Hunt]) -> float:
+    return sum(hunt.done for hunt in hunts.values()) / len(hunts)
 
 
 def _unbroken(hunts: dict[Pair, Hunt], threat: int) -> bool:
@@ -302,17 +305,6 @@ def _unbroken(hunts: dict[Pair, Hunt], threat: int) -> bool:
 
 def _middle(threat: Threat) -> int:
     return len(threat.budgets) // 2
-
-
-@contextmanager
-def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Lend the model to a device and bring it back."""
-    home = next((parameter.device for parameter in model.parameters()), device)
-    model.to(device)
-    try:
-        yield
-    finally:
-        model.to(home)
 
 
 @contextmanager

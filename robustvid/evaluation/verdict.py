@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from robustvid.attacks.gradient import loss_gradient
 from robustvid.budget import Budget
 from robustvid.contracts import ClipSpec, VideoDataset, clip_seed
 from robustvid.errors import AttackError, DataError, RunError
@@ -86,6 +87,21 @@ class Judge:
     def clean(self, clips: Sequence[LoadedClip]) -> list[Row]:
         """Predict clips as they are."""
         return self._within_memory(self._clean, clips)
+
+    def settle(self, clips: Sequence[LoadedClip]) -> None:
+        """Find how many of these clips fit into one call of the model, with a gradient."""
+        while True:
+            try:
+                return self.trial(clips[: self.probe.lanes])
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+            self._shrink(self.probe.lanes)
+
+    def trial(self, clips: Sequence[LoadedClip]) -> None:
+        """Do the work that attacks are made of, once: a forward and a backward."""
+        labels = torch.tensor([clip.label for clip in clips], device=self.device)
+        loss_gradient(self.probe, self._pixels(clips), labels, margin)
 
     def attack(
         self, attack: Attack, threat: Threat, clips: Sequence[LoadedClip], cells: Sequence[int], clean: Sequence[int]

@@ -1,0 +1,88 @@
+"""The machine a run is made on: what to note of it, and how to use it without leaving traces."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+import torch
+from torch import nn
+
+import robustvid
+from robustvid.errors import RunError
+
+_PACKAGES = ("torch", "torchvision", "numpy", "av", "mlflow", "torchattacks", "adversarial-robustness-toolbox")
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of robustvid and of what it stands on; None for what is not installed."""
+    found: dict[str, str | None] = {"robustvid": robustvid.__version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def describe_environment(device: torch.device, command: Sequence[str] | None) -> dict[str, Any]:
+    """Return what is noted of the machine in ``environment.json``; none of it is part of the spec."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "versions": versions(),
+        "device": f"{device.type} ({name})",
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": list(command) if command else None,
+    }
+
+
+@contextmanager
+def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Lend the model to a device and bring it back.
+
+    Raises:
+        RunError: there is no such device here.
+    """
+    home = next((parameter.device for parameter in model.parameters()), device)
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise RunError(f"cannot use device {device}: {str(error).splitlines()[0]}") from None
+    try:
+        yield
+    finally:
+        model.to(home)
+
+
+@contextmanager
+def fastest_threads(work: Callable[[], object], device: torch.device) -> Iterator[None]:
+    """Use one CPU thread where that is faster for this work, as it is when other programs keep the cores busy.
+
+    Threads wait for each other after every kernel, so that a busy core slows all of them: ten times was seen. Both
+    settings give the same bits.
+    """
+    before = torch.get_num_threads()
+    if device.type != "cpu" or before == 1:
+        yield
+        return
+    work()  # the first call pays for allocations and kernel choice
+    seconds = {}
+    for threads in (before, 1):
+        torch.set_num_threads(threads)
+        begin = time.perf_counter()
+        work()
+        seconds[threads] = time.perf_counter() - begin
+    torch.set_num_threads(min(seconds, key=lambda threads: seconds[threads]))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,77 @@
+"""The journal keeps every whole line and nothing else."""
+
+import json
+from dataclasses import asdict, replace
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from robustvid.errors import RunError
+from robustvid.evaluation.journal import Journal, Row, read_rows
+
+ROW = Row(
+    "a/ü", 0, "d", 1, "pgd", "k", "linf", "4/255", None, None, 1, 2, False, -0.5, 1.0, 0.01, 0.5, 0.2, 8, 3, 2, 0.1
+)
+
+
+def fill(path, count):
+    path.unlink(missing_ok=True)
+    with Journal(path) as journal:
+        journal.append(replace(ROW, index=number) for number in range(count))
+    return path.read_bytes()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cut=st.integers(0, 2000))
+def test_a_torn_last_line_is_dropped_and_writing_goes_on(tmp_path, cut):
+    path = tmp_path / "rows.jsonl"
+    whole = fill(path, 3)
+    path.write_bytes(whole[: max(0, len(whole) - cut)])
+    kept = [row.index for row in read_rows(path)]
+    assert kept == list(range(len(kept)))
+    with Journal(path) as journal:
+        journal.append([replace(ROW, index=9)])
+    assert [row.index for row in read_rows(path)] == [*kept, 9]
+
+
+def test_half_a_line_that_ends_in_a_newline_is_torn_too(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    whole = fill(path, 2)
+    path.write_bytes(whole[:-40] + b"\n")
+    assert [row.index for row in read_rows(path)] == [0]
+
+
+def test_rows_survive_the_round_trip(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    fill(path, 1)
+    assert list(read_rows(path)) == [ROW]
+    assert list(read_rows(tmp_path / "none.jsonl")) == []
+
+
+def test_damage_in_the_middle_is_an_error_that_names_the_line(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    lines = fill(path, 3).splitlines()
+    path.write_bytes(b"\n".join([lines[0], b'{"sample": 3}', lines[2], b""]))
+    with pytest.raises(RunError, match="line 2"):
+        list(read_rows(path))
+
+
+def test_nan_never_enters_a_row(tmp_path):
+    with Journal(tmp_path / "rows.jsonl") as journal, pytest.raises(ValueError, match="JSON"):
+        journal.append([replace(ROW, margin=float("nan"))])
+    assert list(read_rows(tmp_path / "rows.jsonl")) == []
+
+
+def test_two_writers_at_once_are_refused(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    with Journal(path), pytest.raises(RunError, match="another process"):
+        Journal(path).__enter__()
+
+
+def test_the_row_has_the_fields_of_the_contract():
+    contract = (
+        "sample label attack card_key norm eps_frame eps_clip frames clean predicted robust margin size linf l2_clip "
+        "l2_frame_max frames_touched forwards backwards seconds"
+    )
+    assert set(contract.split()) <= set(json.loads(json.dumps(asdict(ROW))))
