@@ -199,7 +199,7 @@ def _tell(results: Any, asked: Options) -> None:
 
     console = Console(stderr=asked.as_json)
     print_results(results, console)
-    write_figures(results)
+    write_figures(results, results.folder / "figures")
     console.print(f"Report    {write_report(results)}", soft_wrap=True, highlight=False)
     link = log_run(results, mode=asked.mlflow_mode)
     if link:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import click
@@ -71,9 +74,12 @@ def _cache() -> str:
 
 
 def _mlflow() -> str:
-    from robustvid.reporting.mlflow import probe
-
-    return probe()
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    version = metadata.version("mlflow")
+    if not uri.startswith(("http://", "https://")):
+        return f"{version}, logs to {uri}"
+    with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5) as answer:  # noqa: S310  http(s) alone
+        return f"{version}, {uri} answers {answer.status}"
 
 
 def _smoke() -> str:

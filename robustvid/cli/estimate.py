@@ -14,10 +14,8 @@ def estimate(
     model: Any, data: Any, attacks: Any, budgets: Any, *, strategy: str, as_json: bool, **settings: Any
 ) -> None:
     """Print the plan of a run and an upper bound of its time; writes nothing to disk."""
-    import torch
-
     from robustvid.contracts import frozen
-    from robustvid.evaluation.machine import fastest_threads, on_device
+    from robustvid.evaluation.machine import fastest_threads, on_device, pick_device
     from robustvid.evaluation.probe import Probe
     from robustvid.evaluation.search import check_strategy
     from robustvid.evaluation.sweep import LANES, choose_clips, plan_attacks
@@ -27,7 +25,7 @@ def estimate(
     check_strategy(strategy)
     groups, _ = plan_attacks(attacks)
     threats = group_threats(budgets)
-    place = torch.device(settings["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = pick_device(settings["device"])
     lanes = LANES.get(place.type, LANES["cuda"])
     clips = choose_clips(len(data), settings["limit"], settings["seed"])
     sample = [load_clip(data, index, model.card.clip) for index in clips[:lanes]]

@@ -34,7 +34,7 @@ def report(run: str, as_json: bool) -> None:
     results = Results(find_run(run))
     console = Console(stderr=as_json)
     print_results(results, console)
-    write_figures(results)
+    write_figures(results, results.folder / "figures")
     console.print(f"Report    {write_report(results)}", soft_wrap=True, highlight=False)
     if as_json:
         click.echo(json.dumps(results.summary(), allow_nan=False))
@@ -59,7 +59,7 @@ def sync(run: str) -> None:
     from robustvid.reporting.page import write_report
 
     results = Results(find_run(run))
-    write_figures(results)
+    write_figures(results, results.folder / "figures")
     write_report(results)
     click.echo(log_run(results, mode="required"))
 

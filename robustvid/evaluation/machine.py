@@ -45,18 +45,25 @@ def describe_environment(device: torch.device, command: Sequence[str] | None) ->
     }
 
 
-@contextmanager
-def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Lend the model to a device and bring it back.
+def pick_device(name: str | torch.device | None) -> torch.device:
+    """Return the device of this name; a GPU where there is one when None.
 
     Raises:
         RunError: there is no such device here.
     """
-    home = next((parameter.device for parameter in model.parameters()), device)
     try:
-        model.to(device)
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise RunError(f"cannot use device {device}: {str(error).splitlines()[0]}") from None
+        raise RunError(f"cannot use the device {name!r}: {str(error).splitlines()[0]}") from None
+    return device
+
+
+@contextmanager
+def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Lend the model to a device and bring it back."""
+    home = next((parameter.device for parameter in model.parameters()), device)
+    model.to(device)
     try:
         yield
     finally:

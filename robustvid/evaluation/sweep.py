@@ -23,7 +23,7 @@ from robustvid.evaluation.audit import audit_model
 from robustvid.evaluation.cards import Attack, Battery, as_attack, load_attack
 from robustvid.evaluation.evidence import keep_clip
 from robustvid.evaluation.journal import Journal, Row, read_rows
-from robustvid.evaluation.machine import describe_environment, fastest_threads, on_device
+from robustvid.evaluation.machine import describe_environment, fastest_threads, on_device, pick_device
 from robustvid.evaluation.plan import Pair, Plan, by_clip, read_plan
 from robustvid.evaluation.probe import Probe
 from robustvid.evaluation.results import Results
@@ -136,7 +136,7 @@ def evaluate(
     groups, battery = plan_attacks(attacks)
     threats = group_threats(budgets)
     _check_model(model, data)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = pick_device(device)
     lanes = LANES.get(place.type, LANES["cuda"])
     clips = choose_clips(len(data), limit, seed)
     settings = {"strategy": strategy, "seed": seed, "lanes": lanes, "device": place.type}
