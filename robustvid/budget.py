@@ -199,7 +199,7 @@ class Budget:
             return torch.rand(shape, generator=generator) * 2 - 1
         ball = (0, 1, 2, 3) if self.clip is not None else (0, 2, 3)
         noise = torch.randn(shape, generator=generator)
-        norm = torch.linalg.vector_norm(noise, dim=ball, keepdim=True)
+        norm: Tensor = torch.linalg.vector_norm(noise, dim=ball, keepdim=True)
         radius = torch.rand(norm.shape, generator=generator).pow(norm.numel() / noise.numel())
         return noise / norm * radius
 
@@ -254,7 +254,8 @@ def _column(radius: Radius | int | None, like: Tensor) -> Tensor:
 
 
 def _frame_l2(delta: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(delta, dim=_PIXELS, keepdim=True)
+    norms: Tensor = torch.linalg.vector_norm(delta, dim=_PIXELS, keepdim=True)
+    return norms
 
 
 def _ratio(measured: Tensor, radius: Tensor, slack: float) -> Tensor:

@@ -26,9 +26,9 @@ def test_videos_have_the_documented_shape():
 
 
 def test_rendering_is_a_pure_function():
-    np.random.seed(0)  # noqa: NPY002
+    np.random.seed(0)
     first = render("test", 4, 7, seed=3)
-    np.random.seed(1)  # noqa: NPY002
+    np.random.seed(1)
     assert np.array_equal(render("test", 4, 7, seed=3), first)
 
 

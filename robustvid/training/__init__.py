@@ -1,0 +1,1 @@
+"""The training wing: from an untrained classifier and a dataset to a trained one, the same for the same seed."""
