@@ -174,25 +174,23 @@ def _check_one(attack: AttackFunction, budget: Budget, model: nn.Module, shape: 
             labels = model(clips).argmax(1)
         given = clips.clone(), labels.clone(), seeds.clone()
         result = attack(model, clips, labels, budget, seeds)
-        again = attack(model, clips, labels, budget, seeds)
-        alone = torch.cat(
-            [attack(model, clips[i : i + 1], labels[i : i + 1], budget, seeds[i : i + 1]) for i in range(len(clips))]
-        )
+        unchanged = all(torch.equal(a, b) for a, b in zip(given, (clips, labels, seeds), strict=True))
+        _want(unchanged, "the attack changed its inputs in place")
+        _want(result.shape == clips.shape, f"the result is {tuple(result.shape)} for clips {tuple(clips.shape)}")
+        _want(result.dtype == clips.dtype, f"the result is {result.dtype} for {clips.dtype}")
+        _want(bool(((result >= 0) & (result <= 1)).all()), "the result leaves [0, 1]")
+        size = float(budget.size(result - clips).max())
+        _want(size <= 1, f"the result has {size:.6g} times the size of the budget")
+        changed = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])]
+        _want(not changed, f"the attack changed the model: {changed}")
+        _want(torch.equal(result, attack(model, clips, labels, budget, seeds)), "the same seeds gave another result")
+        one_by_one = zip(clips.split(1), labels.split(1), seeds.split(1), strict=True)
+        alone = torch.cat([attack(model, clip, label, budget, seed) for clip, label, seed in one_by_one])
         with torch.no_grad():
-            verdicts = [model(found).argmax(1) == labels for found in (result, alone)]
-            margins = [model(found) for found in (result, alone)]
-    _want(result.shape == clips.shape, f"the result is {tuple(result.shape)} for clips {tuple(clips.shape)}")
-    _want(result.dtype == clips.dtype, f"the result is {result.dtype} for {clips.dtype}")
-    _want(bool(((result >= 0) & (result <= 1)).all()), "the result leaves [0, 1]")
-    size = float(budget.size(result - clips).max())
-    _want(size <= 1, f"the result has {size:.6g} times the size of the budget")
-    unchanged = all(torch.equal(a, b) for a, b in zip(given, (clips, labels, seeds), strict=True))
-    _want(unchanged, "the attack changed its inputs in place")
-    changed = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])]
-    _want(not changed, f"the attack changed the model: {changed}")
-    _want(torch.equal(result, again), "the same seeds gave another result")
-    _want(bool((verdicts[0] == verdicts[1]).all()), "a clip is broken in a batch of 8 and not alone, or the reverse")
-    gap = float((margins[0] - margins[1]).abs().max() / margins[0].abs().max())
+            together, apart = model(result), model(alone)
+    same = bool(((together.argmax(1) == labels) == (apart.argmax(1) == labels)).all())
+    _want(same, "a clip is broken in a batch of 8 and not alone, or the reverse")
+    gap = float((together - apart).abs().max() / together.abs().max())
     _want(gap < 1e-2, f"a clip's result depends on the other clips of the batch (logits differ by {gap:.2g})")
 
 
