@@ -78,7 +78,7 @@ def log_run(results: Results, mode: str = "auto", tracking_uri: str | None = Non
         try:
             return _log(results, uri)
         except _failures() as error:
-            reason = f"{_shown(uri)} took nothing: {str(error).splitlines()[0][:200]}"
+            reason = f"{_shown(uri)} failed: {str(error).replace(uri, _shown(uri)).splitlines()[0][:200]}"
     if mode == "required":
         raise RunError(f"MLflow at {reason}; the run itself is safe in {results.folder}")
     log.warning("MLflow at %s; later: robustvid sync %s", reason, shlex.quote(str(results.folder)))
@@ -209,12 +209,16 @@ def _finish(target: _Target, results: Results) -> None:
 
 
 def _save_view(target: _Target) -> None:
+    """Save the view that the link opens; without it the page shows charts of its own."""
     runs = target.client.search_runs([target.experiment], max_results=1000)
     view = mlflow_view.view_tag(key for run in runs for key in run.data.metrics)
     if view is None:
         log.warning("MLflow: too many curves for a saved view; the page opens with its own charts")
         return
-    target.client.set_experiment_tag(target.experiment, mlflow_view.TAG, view)
+    try:
+        target.client.set_experiment_tag(target.experiment, mlflow_view.TAG, view)
+    except _failures() as error:
+        log.warning("MLflow: the view was not saved, the page opens with its own charts: %s", error)
 
 
 def _began(results: Results) -> int:

@@ -85,7 +85,7 @@ def copied(results, tmp_path):
     """Return a function that copies the run and changes its spec."""
 
     def copy(change=lambda spec: None):
-        folder = tmp_path / "copy"
+        folder = tmp_path / f"copy{len(list(tmp_path.iterdir()))}"
         shutil.copytree(results.folder, folder)
         spec = json.loads((folder / "spec.json").read_text())
         change(spec)
@@ -97,7 +97,7 @@ def copied(results, tmp_path):
 
 @pytest.fixture
 def partial(copied):
-    """A run that was stopped after half of its measurements."""
+    """Return a run that was stopped after half of its measurements."""
     path = copied().folder / "rows.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[: len(lines) // 2]))
@@ -106,7 +106,7 @@ def partial(copied):
 
 @pytest.fixture
 def unmeasured(copied):
-    """A run that was stopped before anything was measured."""
+    """Return a run that was stopped before anything was measured."""
     path = copied().folder / "rows.jsonl"
     path.write_text("")
     return rv.Results(path.parent)
@@ -114,7 +114,7 @@ def unmeasured(copied):
 
 @pytest.fixture
 def hostile(copied):
-    """A run with names that are markup."""
+    """Return a run with names that are markup."""
 
     def rename(spec):
         spec["model"]["name"] = HOSTILE

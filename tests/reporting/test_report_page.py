@@ -6,6 +6,7 @@ import io
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -173,7 +174,7 @@ def test_flags_are_explained(other):
 
 
 def test_every_flag_of_the_audit_has_its_sentence():
-    with open(audit.__file__, encoding="utf-8") as source:
-        raised = set(re.findall(r'Flag\(\s*"([a-z-]+)"', source.read()))
+    source = Path(audit.__file__).read_text(encoding="utf-8")
+    raised = set(re.findall(r'Flag\(\s*"([a-z-]+)"', source))
     assert raised
     assert {name for name in raised if flags.meaning(name) == flags.meaning("unknown")} == set()
