@@ -26,11 +26,10 @@ from robustvid.evaluation.results import WORST, Results
 from robustvid.registry import did_you_mean
 from robustvid.reporting import mlflow_schema as schema
 from robustvid.reporting import mlflow_view
-from robustvid.reporting.figures import write_figures
-from robustvid.reporting.page import write_report
 
 MODES = ("auto", "off", "required")
 _LOCAL = "sqlite:///mlflow.db"
+_FILES = {"spec.json": None, "environment.json": None, "summary.json": None, "report.html": "report"}
 _BATCH = 1000  # metrics that MLflow takes at once
 _QUIET = ("mlflow", "alembic", "urllib3")
 _PROBE = {"MAX_RETRIES": "1", "BACKOFF_FACTOR": "1", "BACKOFF_JITTER": "0", "TIMEOUT": "5"}
@@ -54,6 +53,8 @@ class _Target(NamedTuple):
 
 def log_run(results: Results, mode: str = "auto", tracking_uri: str | None = None) -> str | None:
     """Log a run to MLflow, or bring what is logged of it up to date.
+
+    Report and figures are sent as they lie in the run folder: write them first.
 
     Args:
         results: the run; one that is not complete is logged with the tag ``robustvid.status = partial``.
@@ -184,20 +185,19 @@ def _send_inputs(target: _Target, results: Results, model: str) -> None:
 
 def _send_files(target: _Target, results: Results) -> None:
     folder = results.folder
-    for name in ("spec.json", "environment.json", "summary.json"):
+    for name, where in _FILES.items():
         if (folder / name).is_file():
-            target.client.log_artifact(target.run, folder / name)
+            target.client.log_artifact(target.run, folder / name, where)
+    if (folder / "figures").is_dir():
+        target.client.log_artifacts(target.run, folder / "figures", "figures")
     with TemporaryDirectory() as scratch:
-        write_figures(results, Path(scratch, "figures"))
-        _write_table(results, Path(scratch, "tables"))
-        target.client.log_artifacts(target.run, scratch)
-    target.client.log_artifact(target.run, write_report(results), "report")
+        _write_table(results, Path(scratch))
+        target.client.log_artifacts(target.run, scratch, "tables")
 
 
 def _write_table(results: Results, folder: Path) -> None:
     """Write all curves in the form that MLflow shows as a table."""
     curves = pd.concat([results.curve(attack=attack) for attack in [*results.attacks, WORST]])
-    folder.mkdir()
     (folder / "curves.json").write_text(curves.to_json(orient="split", index=False), encoding="utf-8")
 
 

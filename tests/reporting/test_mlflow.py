@@ -8,14 +8,15 @@ import time
 import zlib
 from base64 import b64decode
 from contextlib import redirect_stderr, redirect_stdout
-from pathlib import Path
 
 import pytest
 
 from robustvid.errors import RobustvidError, RunError
-from robustvid.reporting import mlflow, mlflow_schema
+from robustvid.reporting import mlflow_schema
+from robustvid.reporting.figures import write_figures
 from robustvid.reporting.mlflow import log_run
 from robustvid.reporting.mlflow_view import TAG, view_tag
+from robustvid.reporting.page import write_report
 from robustvid.reporting.panels import panels
 
 DEAD = "http://127.0.0.1:9"  # the discard port: nothing listens
@@ -26,15 +27,16 @@ def made(results, tmp_path_factory):
     """Make one database for all tests, which takes seconds; return its address and what was printed meanwhile."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
     printed = io.StringIO()
+    write_figures(results, results.folder / "figures")
+    write_report(results)
     with redirect_stdout(printed), redirect_stderr(printed):
         log_run(results, "required", uri)
     return uri, printed.getvalue()
 
 
 @pytest.fixture
-def store(made, monkeypatch):
-    """Return the address of the database; from now on no figures are drawn, which would take most of the time."""
-    monkeypatch.setattr(mlflow, "write_figures", lambda results, folder: Path(folder).mkdir())
+def store(made):
+    """Return the address of the database."""
     return made[0]
 
 
