@@ -135,8 +135,8 @@ def demo() -> None:
     write_readme_picture(results, picture)
     out = Console()
     out.print(f"Picture   {picture}", soft_wrap=True, highlight=False)
-    out.print("Next      robustvid attack --model frame_rnn        another model: the link above compares the two")
-    out.print("          robustvid attack --eps-frame 2..8:2/255 --frames 1,2,4,all     how many frames does it take?")
+    out.print("Next      robustvid attack --model frame_rnn   and the link above compares the two", highlight=False)
+    out.print("          robustvid attack --eps-frame 2..8:2/255 --frames 1,2,4,all", highlight=False)
     out.print("          robustvid attack --help", highlight=False)
 
 
