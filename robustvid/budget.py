@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -91,10 +92,10 @@ class Budget:
         if self.frame is None and self.clip is None:
             raise BudgetError("a budget needs a radius: frame= for every frame, or clip= for the whole clip (l2)")
         if isinstance(self.frames, Tensor):
-            if self.frames.dtype != torch.int64:
-                raise BudgetError(f"frames= is a {self.frames.dtype} tensor; one int64 a clip is wanted")
-        elif self.frames is not None and (not isinstance(self.frames, int) or self.frames < 1):
-            raise BudgetError(f"frames={self.frames!r}: give a whole number of frames, at least 1")
+            if self.frames.dtype != torch.int64 or bool((self.frames < 1).any()):
+                raise BudgetError("frames= as a tensor holds one int64 a clip, at least 1")
+        elif self.frames is not None:
+            object.__setattr__(self, "frames", _checked_count(self.frames))
 
     def project(self, delta: Tensor) -> Tensor:
         """Return the point of the budget nearest to ``delta`` ``(B, C, T, H, W)`` in the Euclidean sense.
@@ -226,18 +227,29 @@ def frames_touched(delta: Tensor) -> Tensor:
     return delta.abs().amax(_PIXELS).gt(0).sum(1)
 
 
-def _checked_radius(name: str, radius: Any, norm: str) -> Radius | None:
-    if radius is None or isinstance(radius, Tensor):
+def _checked_radius(name: str, radius: Any, norm: str) -> Fraction | float | Tensor | None:
+    if radius is None:
+        return None
+    if isinstance(radius, Tensor):
+        if not bool((torch.isfinite(radius) & (radius >= 0)).all()):
+            raise BudgetError(f"{name}= as a tensor holds one finite radius a clip, 0 or more")
         return radius
-    value = parse_radius(radius) if isinstance(radius, str) else radius
-    if isinstance(value, bool) or not isinstance(value, int | float | Fraction):
+    given = parse_radius(radius) if isinstance(radius, str) else radius
+    if isinstance(given, bool) or not isinstance(given, Real):
         raise BudgetError(f"{name}={radius!r} is not a radius; write a fraction such as 8/255 or a number such as 0.5")
+    value = given if isinstance(given, Fraction) else float(given)
     if not (math.isfinite(value) and value >= 0):
         raise BudgetError(f"{name}={radius}: a radius is a finite number, 0 or more")
     if norm == "linf" and value > 1:
         over = format_radius(Fraction(value).limit_denominator(1000) / 255)
         raise BudgetError(f"{name}={radius} is larger than the whole pixel range [0, 1]; did you mean {over}?")
     return value
+
+
+def _checked_count(frames: Any) -> int:
+    if isinstance(frames, bool) or not isinstance(frames, Integral) or int(frames) < 1:
+        raise BudgetError(f"frames={frames!r}: give a whole number of frames, at least 1")
+    return int(frames)
 
 
 def _generator(seed: int, stream: int) -> torch.Generator:
@@ -275,8 +287,9 @@ def _water_level(norms: Tensor, cap: Tensor, radius: Tensor, limit: float) -> Te
     tail = ordered.square().flip(1).cumsum(1).flip(1)
     full = torch.arange(v.shape[1], device=v.device, dtype=v.dtype)
     spent = torch.where(full > 0, full * cap.square(), 0.0)  # not 0 · inf
-    scale = ((radius.square() - spent).clamp_min(0) / tail).sqrt()
-    fits = torch.where(ordered > 0, scale * ordered, 0.0) <= cap
+    # Where only zeros remain they need nothing: every frame that moves sits at the cap, and s is as large as allowed.
+    scale = torch.where(tail > 0, ((radius.square() - spent).clamp_min(0) / tail).sqrt(), math.inf)
+    fits = (ordered > 0) & (scale * ordered <= cap)
     first = fits.to(torch.int8).argmax(1, keepdim=True)
     scale = torch.where(fits.any(1, keepdim=True), scale.gather(1, first), math.inf).clamp_max(limit)
     shares = torch.where(v > 0, torch.minimum(cap, scale * v), 0.0)

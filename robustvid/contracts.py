@@ -184,15 +184,21 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
     """
     modes = [(module, module.training) for module in model.modules()]
     parameters = [(p, p.requires_grad, p.grad, None if p.grad is None else p.grad.clone()) for p in model.parameters()]
+    slots = [(module, dict(module._buffers), dict(module._parameters)) for module in model.modules()]  # noqa: SLF001
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    gradients = torch.is_grad_enabled()
     randomness = _random_state()
     try:
         model.eval()
         model.requires_grad_(False)
         yield model
     finally:
+        torch.set_grad_enabled(gradients)
         for module, training in modes:
             module.training = training
+        for module, own_buffers, own_parameters in slots:
+            module._buffers.update(own_buffers)  # noqa: SLF001  a forward may have put new tensors there
+            module._parameters.update(own_parameters)  # noqa: SLF001
         with torch.no_grad():
             for buffer, saved in buffers:
                 if not torch.equal(buffer, saved):

@@ -27,7 +27,8 @@ def load_object(target: str) -> Any:
         UnknownNameError: the module, file or attribute does not exist.
     """
     module_name, _, attribute = target.rpartition(":")
-    if not module_name or not attribute:
+    relative = module_name.startswith(".") and not module_name.endswith(".py")
+    if not module_name or not attribute or relative:
         raise UnknownNameError(f"{target!r} is not of the form 'module:attribute' or 'file.py:attribute'")
     module = _load_file(module_name) if module_name.endswith(".py") else _load_module(module_name)
     try:

@@ -206,3 +206,31 @@ def test_nonsense_is_refused_with_advice(arguments, message):
 def test_radii_keep_the_way_they_are_written():
     assert parse_radius("12/255") == Fraction(12, 255)
     assert [format_radius(parse_radius(text)) for text in ("12/255", "0.5", "2")] == ["12/255", "0.5", "2.0"]
+
+
+@pytest.mark.parametrize("frames", [None, 1, 4])
+@pytest.mark.parametrize("moving", [1, 4, 8])
+def test_frames_at_the_cap_that_use_up_the_clip_exactly(frames, moving):
+    """clip = √m · frame with the other frames zero: once 0 / 0, and the perturbation came back as it was."""
+    for seed in range(30):
+        generator = torch.Generator().manual_seed(seed)
+        delta = 10 * torch.randn(1, 3, 8, 8, 8, generator=generator)
+        delta[:, :, moving:] = 0
+        for count in (1, 2, 4):
+            budget = Budget("l2", 0.1, 0.1 * math.sqrt(count), frames)
+            for result in (budget.project(delta), budget.steepest(delta)):
+                assert bool(torch.isfinite(result).all())
+                assert float(budget.size(result)) <= 1
+            assert float(budget.size(budget.steepest(delta))) > 0.999 or frames == 1
+
+
+@pytest.mark.parametrize("radii", [[-0.1], [math.nan], [math.inf]])
+def test_radii_in_tensors_are_checked_too(radii):
+    with pytest.raises(BudgetError, match="finite radius"):
+        Budget("linf", torch.tensor(radii))
+    with pytest.raises(BudgetError, match="at least 1"):
+        Budget("linf", 0.1, frames=torch.tensor([0]))
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert Budget("l2", np.float32(0.5), frames=np.int64(2)).describe() == "l2 frame 0.5, 2 frames"

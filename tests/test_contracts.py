@@ -82,6 +82,9 @@ def _careless(model, clips, labels, budget, seeds):
     model.train()
     model.requires_grad_(True)
     model(clips)
+    model.features[1].running_mean = model.features[1].running_mean + 1
+    model.head.bias = torch.nn.Parameter(model.head.bias + 1)
+    torch.set_grad_enabled(True)
     random.random()
     np.random.rand()
     torch.manual_seed(3)

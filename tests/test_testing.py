@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import FakeVideos
+from fakes import FakeVideos
 
 import robustvid as rv
 from robustvid.attacks.fgsm import fgsm

@@ -134,17 +134,26 @@ def demo() -> None:
     picture = results.folder / "figures" / "overview.png"
     write_readme_picture(results, picture)
     out = Console()
-    out.print(f"Picture   {picture}", soft_wrap=True, highlight=False)
-    out.print("Next      robustvid attack --model frame_rnn   and the link above compares the two", highlight=False)
-    out.print("          robustvid attack --eps-frame 2..8:2/255 --frames 1,2,4,all", highlight=False)
-    out.print("          robustvid attack --help", highlight=False)
+    out.print(f"Picture   {picture}", soft_wrap=True, highlight=False, markup=False)
+    out.print(
+        "Next      robustvid attack --model frame_rnn   and the link above compares the two",
+        highlight=False,
+        markup=False,
+    )
+    out.print("          robustvid attack --eps-frame 2..8:2/255 --frames 1,2,4,all", highlight=False, markup=False)
+    out.print("          robustvid attack --help", highlight=False, markup=False)
 
 
 def run_attack(asked: Options) -> Any:
     """Run ``robustvid attack``; return the results, or None after a dry run."""
     if asked.attacks and asked.battery:
         raise click.UsageError("give --attack or --battery, not both: a battery is a list of attacks")
-    limit = _count(asked.clips)
+    command = ["robustvid", *sys.argv[1:]]
+    with _resumable(command):
+        return _run(asked, command, _count(asked.clips))
+
+
+def _run(asked: Options, command: list[str], limit: int | None) -> Any:
     import robustvid as rv
     from robustvid.cli.grid import make_budgets
 
@@ -163,8 +172,7 @@ def run_attack(asked: Options) -> Any:
 
         estimate(model, data, attacks, budgets, as_json=asked.as_json, **settings)
         return None
-    command = ["robustvid", *sys.argv[1:]]
-    with _resumable(command), sweep_progress() as progress:
+    with sweep_progress() as progress:
         results = rv.evaluate(
             model,
             data,
@@ -199,13 +207,13 @@ def _tell(results: Any, asked: Options) -> None:
 
     console = Console(stderr=asked.as_json)
     print_results(results, console)
+    if asked.as_json:  # first, so that nothing that follows can keep it back
+        click.echo(json.dumps(results.summary(), allow_nan=False))
     write_figures(results, results.folder / "figures")
-    console.print(f"Report    {write_report(results)}", soft_wrap=True, highlight=False)
+    console.print(f"Report    {write_report(results)}", soft_wrap=True, highlight=False, markup=False)
     link = log_run(results, mode=asked.mlflow_mode)
     if link:
-        console.print(f"MLflow    {link}", soft_wrap=True, highlight=False)
-    if asked.as_json:
-        click.echo(json.dumps(results.summary(), allow_nan=False))
+        console.print(f"MLflow    {link}", soft_wrap=True, highlight=False, markup=False)
 
 
 @contextmanager

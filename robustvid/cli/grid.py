@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 DEFAULT_LINF = "1/255,2/255,4/255,8/255"
 DEFAULT_L2_CLIP = "0.5,1.0,2.0,4.0"
 
+_NUMBER = r"[0-9]{1,9}(?:\.[0-9]{1,9})?|\.[0-9]{1,9}"
 _RANGE = re.compile(
-    r"(?P<low>[^.*:/]+(?:\.\d+)?)\.\.(?P<high>[^*:/]+?)(?P<kind>[:*])(?P<step>[^/]+)(?:/(?P<over>\d+))?"
+    rf"(?P<low>{_NUMBER})\.\.(?P<high>{_NUMBER})(?P<kind>[:*])(?P<step>{_NUMBER})(?:/(?P<over>[1-9][0-9]{{0,8}}))?"
 )
 
 

@@ -20,11 +20,12 @@ def list_command(noun: str) -> None:
     """List the models, datasets, attacks or runs that can be named."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     header, lines = _TABLES[noun]()
     table = Table(*header, box=None, pad_edge=False)
     for line in lines:
-        table.add_row(*line)
+        table.add_row(*map(Text, line))
     Console().print(table if lines else f"no {noun} here")
 
 

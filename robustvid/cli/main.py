@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from typing import Any
 
@@ -37,6 +38,12 @@ class _Failure(click.ClickException):
             click.echo(json.dumps({"error": {"code": self.exit_code, "message": self.message}}))
 
 
+class _Crash(_Failure):
+    """A failure nobody expected: ours, or of the code that was brought."""
+
+    exit_code = 1
+
+
 class _Commands(click.Group):
     """A group that suggests the nearest command and turns expected errors into one line."""
 
@@ -55,6 +62,13 @@ class _Commands(click.Group):
             raise _Failure(str(error)) from error
         except OSError as error:
             raise _Failure(str(error)) from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if os.environ.get("ROBUSTVID_TRACEBACK"):
+                raise
+            first = next(iter(str(error).splitlines()), "")
+            raise _Crash(f"{type(error).__name__}: {first} (ROBUSTVID_TRACEBACK=1 shows where)") from error
 
 
 @click.group(

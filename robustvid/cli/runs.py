@@ -35,7 +35,7 @@ def report(run: str, as_json: bool) -> None:
     console = Console(stderr=as_json)
     print_results(results, console)
     write_figures(results, results.folder / "figures")
-    console.print(f"Report    {write_report(results)}", soft_wrap=True, highlight=False)
+    console.print(f"Report    {write_report(results)}", soft_wrap=True, highlight=False, markup=False)
     if as_json:
         click.echo(json.dumps(results.summary(), allow_nan=False))
 

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robustvid.attacks.gradient import loss_gradient
 from robustvid.evaluation.evidence import as_float
 from robustvid.evaluation.verdict import Judge, LoadedClip
 from robustvid.losses import margin
@@ -36,13 +35,15 @@ def audit_model(judge: Judge, clips: Sequence[LoadedClip]) -> list[dict[str, str
     pixels = as_float(torch.stack([clip.pixels for clip in clips]).to(judge.device))
     labels = torch.tensor([clip.label for clip in clips], device=judge.device)
     network = judge.probe.model
+    # Every other clip first: each clip meets other company in the model's call than before.
+    order = torch.cat([torch.arange(start, len(clips), 2) for start in (0, 1)]).to(judge.device)
     with torch.no_grad():
-        logits, again, reversed_ = (judge.probe(batch) for batch in (pixels, pixels, pixels.flip(0)))
+        logits, again, moved = (judge.probe(batch) for batch in (pixels, pixels, pixels[order]))
     checks = [
         _random_output(logits, again),
-        _batch_dependent(logits, reversed_.flip(0)),
+        _batch_dependent(logits[order], moved),
         _probabilities(logits),
-        _zero_gradient(judge.probe, pixels, labels),
+        _zero_gradient(judge.probe, pixels[: judge.probe.lanes], labels[: judge.probe.lanes]),
         _training_mode(network),
     ]
     return [flag._asdict() for flag in checks if flag is not None]
@@ -62,7 +63,7 @@ def audit_results(
         The flags raised, as plain dictionaries.
     """
     flags = []
-    if clean["hi"] <= chance or clean["lo"] <= chance < clean["hi"]:
+    if clean["lo"] <= chance:
         flags.append(
             Flag("no-better-than-chance", f"clean accuracy {clean['lo']:.1%} to {clean['hi']:.1%}, chance {chance:.1%}")
         )
@@ -96,7 +97,9 @@ def _probabilities(logits: Tensor) -> Flag | None:
 
 def _zero_gradient(model: nn.Module, clips: Tensor, labels: Tensor) -> Flag | None:
     try:
-        grad, _ = loss_gradient(model, clips, labels, margin)
+        with torch.enable_grad():
+            leaf = clips.clone().requires_grad_()
+            (grad,) = torch.autograd.grad(margin(model(leaf), labels).sum(), leaf)
     except RuntimeError as error:
         return Flag("no-gradient", f"autograd: {str(error).splitlines()[0]}")
     if not torch.isfinite(grad).all():

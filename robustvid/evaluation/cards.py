@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import json
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from robustvid.attacks import ATTACKS
 from robustvid.budget import Budget
 from robustvid.contracts import check_clips, check_labels, frozen
-from robustvid.errors import CardError, UnknownNameError
+from robustvid.errors import AttackError, CardError, UnknownNameError
 from robustvid.registry import did_you_mean, load_object, shipped_folder
 
 _INPUTS = 5  # model, clips, labels, budget, seeds
@@ -74,11 +75,15 @@ class Attack:
 
         Raises:
             ClipError: clips or labels are not as the contract says.
+            AttackError: the function returned no tensor.
         """
         check_clips(clips)
         check_labels(labels, clips)
         with frozen(model):
-            return self.function(model, clips, labels, budget, seeds, **self.params).detach()
+            adversarial = self.function(model, clips, labels, budget, seeds, **self.params)
+        if not isinstance(adversarial, Tensor):
+            raise AttackError(f"{self.name} returned {type(adversarial).__name__}; a tensor of clips is wanted")
+        return adversarial.detach()
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,9 @@ def list_batteries() -> list[str]:
 
 def as_attack(function: Callable[..., Tensor]) -> Attack:
     """Wrap a plain attack function, named after itself."""
-    return _from_function(function, f"{function.__module__}:{getattr(function, '__qualname__', repr(function))}")
+    inner: Any = function.func if isinstance(function, functools.partial) else function
+    name = getattr(inner, "__qualname__", type(inner).__qualname__)
+    return _from_function(function, f"{getattr(inner, '__module__', 'function')}:{name}")
 
 
 def _shipped() -> list[Path]:
@@ -208,7 +215,12 @@ def _from_function(function: Any, target: str) -> Attack:
             f"{target}{inspect.signature(function)} does not take (model, clips, labels, budget, seeds), "
             "the five inputs of every attack"
         )
-    return Attack(target.rpartition(":")[2], function, target, title=(inspect.getdoc(function) or "").split("\n")[0])
+    return Attack(
+        target.rpartition(":")[2].rpartition(".")[2],
+        function,
+        target,
+        title=(inspect.getdoc(function) or "").split("\n")[0],
+    )
 
 
 def _with_params(attack: Attack, params: Mapping[str, Any]) -> Attack:
@@ -268,8 +280,16 @@ def _battery_card(path: Path, entry: Any) -> Attack:
 
 
 def _source_digest(function: Callable[..., Tensor]) -> str:
+    """Return a hash of a user's function: its source file, what it closes over, and a partial's arguments."""
+    settings: list[Any] = []
+    inner: Any = function
+    while isinstance(inner, functools.partial):
+        settings += [inner.args, sorted(inner.keywords.items())]
+        inner = inner.func
+    settings += [getattr(inner, "__qualname__", type(inner).__qualname__)]
+    settings += [cell.cell_contents for cell in getattr(inner, "__closure__", None) or ()]
     try:
-        source = inspect.getsource(function)
+        source = Path(inspect.getsourcefile(inner) or "").read_text(encoding="utf-8")
     except (OSError, TypeError):
-        source = repr(getattr(function, "__qualname__", function))
-    return hashlib.sha256(source.encode()).hexdigest()[:16]
+        source = ""
+    return hashlib.sha256(f"{source}\0{settings!r}".encode()).hexdigest()[:16]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -13,8 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from robustvid.errors import RunError
 from robustvid.evaluation.journal import Row
+
+log = logging.getLogger("robustvid")
 
 
 class Evidence(NamedTuple):
@@ -34,21 +36,23 @@ class Evidence(NamedTuple):
 
 
 def keep_clip(folder: Path, threat: str, row: Row, clean: Tensor, adversarial: Tensor) -> None:
-    """Write one attacked clip to ``folder``, replacing an earlier one of the same sample and threat."""
+    """Write one attacked clip to ``folder``, replacing an earlier one of the same sample and threat.
+
+    A clip that cannot be written is a warning: it is a picture for the report, the measurement is in the journal.
+    """
     folder.mkdir(exist_ok=True)
     name = f"{row.index}-{threat}.safetensors"
-    temporary = folder / f".{name}"
+    temporary = folder / f"{name}.part"
     tensors = {"clean": clean.contiguous(), "adversarial": adversarial.contiguous()}
-    save_file(tensors, temporary, metadata={"row": json.dumps(asdict(row)), "threat": threat})
-    temporary.replace(folder / name)
+    try:
+        save_file(tensors, temporary, metadata={"row": json.dumps(asdict(row)), "threat": threat})
+        temporary.replace(folder / name)
+    except (OSError, SafetensorError) as error:
+        log.warning("cannot keep the clip %s for the report: %s", name, error)
 
 
 def read_clips(folder: Path) -> Iterator[Evidence]:
-    """Yield the clips kept in a run's ``clips`` folder, by file name.
-
-    Raises:
-        RunError: a file there is damaged.
-    """
+    """Yield the clips kept in a run's ``clips`` folder, by file name; a damaged file is passed over with a warning."""
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, framework="pt") as file:
@@ -57,7 +61,7 @@ def read_clips(folder: Path) -> Iterator[Evidence]:
                     json.loads(about["row"]), about["threat"], file.get_tensor("clean"), file.get_tensor("adversarial")
                 )
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{path} is damaged: {error}") from None
+            log.warning("passing over %s, which is damaged: %s", path, error)
 
 
 def as_float(clip: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
@@ -55,7 +56,15 @@ class Row:
     seconds: float
 
 
-_FIELDS = {field.name for field in fields(Row)}
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "bool": (bool,),
+    "float": (int, float),
+    "str | None": (str, type(None)),
+    "int | None": (int, type(None)),
+}
+_FIELDS = {field.name: _KINDS[str(field.type)] for field in fields(Row)}
 
 
 class Journal:
@@ -109,9 +118,17 @@ def read_rows(path: Path) -> Iterator[Row]:
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         table = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return table if isinstance(table, dict) and table.keys() == _FIELDS else None
+    if not isinstance(table, dict) or table.keys() != _FIELDS.keys():
+        return None
+    return table if all(_fits(table[name], kinds) for name, kinds in _FIELDS.items()) else None
+
+
+def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
+    if isinstance(value, bool) != (kinds == (bool,)) or not isinstance(value, kinds):
+        return False
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _whole_length(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from torch import nn
 
 import robustvid
 from robustvid.errors import RunError
+from robustvid.evaluation.spec import write_json
 
 _PACKAGES = ("torch", "torchvision", "numpy", "av", "mlflow", "torchattacks", "adversarial-robustness-toolbox")
 
@@ -57,6 +60,19 @@ def pick_device(name: str | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise RunError(f"cannot use the device {name!r}: {str(error).splitlines()[0]}") from None
     return device
+
+
+def note_environment(path: Path, device: torch.device, command: Sequence[str] | None) -> None:
+    """Write ``environment.json``, or, where a run goes on under other versions or on another device, add to it."""
+    now = describe_environment(device, command)
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if all(before[key] == now[key] for key in ("versions", "device")):
+            return
+        before.setdefault("resumed", []).append(now)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none yet, or damaged: then this is the first
+        before = now
+    write_json(path, before)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from robustvid.contracts import check_logits
+from robustvid.errors import ModelError
 
 
 class Probe(nn.Module):
@@ -24,6 +25,8 @@ class Probe(nn.Module):
     def __init__(self, model: nn.Module, lanes: int) -> None:
         super().__init__()
         self.model = model
+        card = getattr(model, "card", None)
+        self.classes = len(card.classes) if card is not None else None
         self.lanes = lanes
         self.forwards = 0
         self.backwards = 0
@@ -35,6 +38,8 @@ class Probe(nn.Module):
         padding = clips.new_full((-count % self.lanes, *clips.shape[1:]), 0.5)
         chunks = torch.cat([clips, padding]).split(self.lanes) if len(padding) else clips.split(self.lanes)
         logits = torch.cat([check_logits(self.model(chunk), chunk) for chunk in chunks])[:count].float()
+        if self.classes is not None and logits.shape[1] != self.classes:
+            raise ModelError(f"the model returned {logits.shape[1]} logits for {self.classes} classes")
         if logits.requires_grad:
             logits.register_hook(self._count_backward)
         return logits

@@ -62,7 +62,10 @@ class Results:
         self.spec: dict[str, Any] = read_spec(self.folder)
         try:
             self.plan: Plan = read_plan(self.spec)
-        except (KeyError, TypeError, ValueError) as error:
+            self._chance = 1 / len(self.spec["model"]["classes"])
+            self._wanted = int(self.spec["data"]["clips"])
+            _ = [self.spec[part]["name"] for part in ("model", "data")]
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError) as error:
             raise RunError(f"{self.folder / 'spec.json'} is damaged: {error!r}") from None
         self.rows: list[Row] = list(read_rows(self.folder / "rows.jsonl"))
 
@@ -89,7 +92,7 @@ class Results:
     @property
     def complete(self) -> bool:
         """Return whether every clip of the spec has met every attack."""
-        return all(len(self._judged(number)) == self.spec["data"]["clips"] for number in range(len(self.threats)))
+        return all(len(self._judged(number)) == self._wanted for number in range(len(self.threats)))
 
     @property
     def clean(self) -> dict[str, Any]:
@@ -134,8 +137,7 @@ class Results:
     @property
     def flags(self) -> list[dict[str, str]]:
         """Return the reasons for doubt: ``flag``, explained in docs/flags.md, and ``detail``."""
-        path = self.folder / "model_flags.json"
-        found: list[dict[str, str]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        found = _read_flags(self.folder / "model_flags.json")
         alone = [group[0].name for group in self.plan.groups if len(group) == 1]
         broken = {
             threat.name: {
@@ -143,8 +145,23 @@ class Results:
             }
             for number, threat in enumerate(self.plan.threats)
         }
-        chance = 1 / len(self.spec["model"]["classes"])
-        return found + (audit_results(self.clean, chance, broken) if self.n else [])
+        return found + (audit_results(self.clean, self._chance, broken) if self.n else [])
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """Return what was noted of the machine and the command; empty when nothing was.
+
+        Raises:
+            RunError: the note is damaged.
+        """
+        path = self.folder / "environment.json"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} is damaged: {error}") from None
+        if not isinstance(found, dict):
+            raise RunError(f"{path} is damaged: it holds a {type(found).__name__}")
+        return found
 
     @property
     def cost(self) -> dict[str, float]:
@@ -177,11 +194,7 @@ class Results:
         }
 
     def clips(self) -> Iterator[Evidence]:
-        """Yield the attacked clips that were kept for the report.
-
-        Raises:
-            RunError: one of them is damaged.
-        """
+        """Yield the attacked clips that were kept for the report."""
         return read_clips(self.folder / "clips")
 
     def broken_by(self, threat: str) -> dict[str, list[int]]:
@@ -262,6 +275,14 @@ class Results:
                 f"no {noun} {name!r} in {self.folder}.{did_you_mean(name, known)} There are: {', '.join(known)}."
             )
         return list(known).index(name)
+
+
+def _read_flags(path: Path) -> list[dict[str, str]]:
+    try:
+        flags = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        return [{"flag": str(flag["flag"]), "detail": str(flag["detail"])} for flag in flags]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{path} is damaged ({error!r}); run the same attack again to have it written anew") from None
 
 
 def _share(correct: int, n: int) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import robustvid
 from robustvid.contracts import VideoDataset
 from robustvid.errors import RunError
@@ -32,7 +34,7 @@ def make_spec(  # noqa: PLR0917  one argument for each part of a run
 ) -> dict[str, Any]:
     """Return the spec as plain JSON values; ``settings`` are strategy, seed, lanes and device."""
     card = model.card
-    return {
+    spec: dict[str, Any] = {
         "schema": SCHEMA,
         "robustvid": robustvid.__version__,
         "model": {
@@ -70,11 +72,14 @@ def make_spec(  # noqa: PLR0917  one argument for each part of a run
         "budgets": [{"norm": budget.norm} | cell_text(budget) for threat in threats for budget in threat.budgets],
         **settings,
     }
+    # Through JSON once, so that the hash of the spec made here is that of the spec read back.
+    plain: dict[str, Any] = json.loads(json.dumps(spec, default=_plain))
+    return plain
 
 
 def spec_key(spec: Mapping[str, Any]) -> str:
     """Return the first ten hexadecimal digits of the spec's SHA-256."""
-    return hashlib.sha256(json.dumps(spec, sort_keys=True, default=str).encode()).hexdigest()[:10]
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def open_run(spec: Mapping[str, Any], out: str | Path | None, *, fresh: bool) -> Path:
@@ -98,7 +103,7 @@ def open_run(spec: Mapping[str, Any], out: str | Path | None, *, fresh: bool) ->
         _refuse_other(folder, key)
         return folder
     try:
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and any(not path.name.startswith(".spec.json.") for path in folder.iterdir()):
             raise RunError(f"{folder} is not empty and holds no run; give --out a new or empty folder")
         folder.mkdir(parents=True, exist_ok=True)
         write_json(existing, spec)
@@ -127,8 +132,16 @@ def read_spec(folder: Path) -> dict[str, Any]:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=2, allow_nan=False, default=str) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    """Return numpy scalars as Python's own, and what JSON has no word for as text."""
+    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def _refuse_other(folder: Path, key: str) -> None:

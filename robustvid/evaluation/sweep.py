@@ -23,10 +23,10 @@ from robustvid.evaluation.audit import audit_model
 from robustvid.evaluation.cards import Attack, Battery, as_attack, load_attack
 from robustvid.evaluation.evidence import keep_clip
 from robustvid.evaluation.journal import Journal, Row, read_rows
-from robustvid.evaluation.machine import describe_environment, fastest_threads, on_device, pick_device
+from robustvid.evaluation.machine import fastest_threads, note_environment, on_device, pick_device
 from robustvid.evaluation.plan import Pair, Plan, by_clip, read_plan
 from robustvid.evaluation.probe import Probe
-from robustvid.evaluation.results import Results
+from robustvid.evaluation.results import WORST, Results
 from robustvid.evaluation.search import Hunt, check_strategy
 from robustvid.evaluation.spec import make_spec, open_run, write_json
 from robustvid.evaluation.threats import Threat, group_threats
@@ -68,19 +68,25 @@ def plan_attacks(
     one by one are groups of their own: each meets every clip, and gets a curve of its own.
 
     Raises:
-        AttackError: none are given, or two have the same name.
+        AttackError: none are given, two are the same, or one is called "worst".
     """
     if isinstance(attacks, Battery):
-        return [list(attacks.attacks)], f"{attacks.name}@{attacks.version}"
-    if isinstance(attacks, str | Attack):
-        attacks = [attacks]
-    loaded = [_as_attack(attack) for attack in attacks]
-    names = Counter(attack.name for attack in loaded)
+        groups, battery = [list(attacks.attacks)], f"{attacks.name}@{attacks.version}"
+    else:
+        given = [attacks] if isinstance(attacks, str | Attack) or callable(attacks) else attacks
+        groups, battery = [[_as_attack(attack)] for attack in given], None
+    loaded = [attack for group in groups for attack in group]
     if not loaded:
         raise AttackError("no attacks to run: name at least one attack or battery")
-    if twice := [name for name, count in names.items() if count > 1]:
-        raise AttackError(f"the attack {twice[0]!r} is given {names[twice[0]]} times")
-    return [[attack] for attack in loaded], None
+    for number, attack in enumerate(loaded):
+        if attack.name == WORST:
+            raise AttackError(
+                f"an attack cannot be called {WORST!r}: that is the name of the worst case over all attacks"
+            )
+        for other in loaded[:number]:
+            if attack.name == other.name or attack.key == other.key:
+                raise AttackError(f"{other.name!r} and {attack.name!r} are the same attack; give it once")
+    return groups, battery
 
 
 def _as_attack(attack: str | Attack | Callable[..., Tensor]) -> Attack:
@@ -133,6 +139,8 @@ def evaluate(
         RunError: the run folder cannot be used.
     """
     check_strategy(strategy)
+    if batch_size is not None and batch_size < 1:
+        raise RunError(f"batch_size={batch_size}: give at least 1")
     groups, battery = plan_attacks(attacks)
     threats = group_threats(budgets)
     _check_model(model, data)
@@ -142,7 +150,6 @@ def evaluate(
     settings = {"strategy": strategy, "seed": seed, "lanes": lanes, "device": place.type}
     spec = make_spec(model, data, groups, battery, threats, clips, settings)
     folder = open_run(spec, out, fresh=fresh)
-    write_json(folder / "environment.json", describe_environment(place, command))
     judge = Judge(Probe(model, lanes), place, seed, batch_size or BATCH_SIZE.get(place.type, BATCH_SIZE["cuda"]))
     with (
         Journal(folder / "rows.jsonl") as journal,
@@ -150,6 +157,7 @@ def evaluate(
         frozen(model),
         deferred_interrupt() as stop,
     ):
+        note_environment(folder / "environment.json", place, command)
         sweep = _Sweep(data, read_plan(spec), groups, judge, journal, folder / "clips")
         sample = [sweep.load(index) for index in clips[: 2 * lanes]]
         judge.settle(sample)
@@ -260,11 +268,11 @@ class _Sweep:
                 [tries[index].cell for index in batch],
                 [self._clean(index).predicted for index in batch],
             )
+            self._note([result.row for result in found])
             for index, result in zip(batch, found, strict=True):
                 if index in shown and (not result.row.robust or _unbroken(hunts[index], pair.threat)):
                     keep_clip(self.clips_folder, threat.name, result.row, self.loaded[index].pixels, result.adversarial)
                 self.plan.record(hunts[index][pair], pair, tries[index], result.row)
-            self._note([result.row for result in found])
             yield
 
     def _note(self, rows: Sequence[Row]) -> None:

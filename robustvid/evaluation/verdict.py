@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from robustvid.attacks.gradient import loss_gradient
 from robustvid.budget import Budget
 from robustvid.contracts import ClipSpec, VideoDataset, clip_seed
 from robustvid.errors import AttackError, DataError, RunError
@@ -99,9 +98,11 @@ class Judge:
             self._shrink(self.probe.lanes)
 
     def trial(self, clips: Sequence[LoadedClip]) -> None:
-        """Do the work that attacks are made of, once: a forward and a backward."""
-        labels = torch.tensor([clip.label for clip in clips], device=self.device)
-        loss_gradient(self.probe, self._pixels(clips), labels, margin)
+        """Do the work that attacks are made of, once: a forward, and a backward where the model has a gradient."""
+        leaf = self._pixels(clips).requires_grad_()
+        logits: Tensor = self.probe(leaf)
+        if logits.requires_grad:
+            torch.autograd.grad(logits.sum(), leaf, allow_unused=True)
 
     def attack(
         self, attack: Attack, threat: Threat, clips: Sequence[LoadedClip], cells: Sequence[int], clean: Sequence[int]

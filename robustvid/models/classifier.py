@@ -66,7 +66,10 @@ def new_classifier(card: ModelCard) -> VideoClassifier:
 def weights_digest(model: nn.Module) -> str:
     """Return the SHA-256 of all parameters and saved buffers: names, dtypes, shapes and bytes, in order of name."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    for name, value in sorted(model.state_dict().items()):
+        if not isinstance(value, Tensor):  # the extra state of some modules
+            digest.update(f"{name}\0{value!r}\0".encode())
+            continue
+        digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

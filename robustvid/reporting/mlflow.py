@@ -12,7 +12,7 @@ import os
 import shlex
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -78,21 +78,14 @@ def log_run(results: Results, mode: str = "auto", tracking_uri: str | None = Non
     with _environment(_SILENT), _quiet():
         try:
             return _log(results, uri)
-        except _failures() as error:
+        except RobustvidError:
+            raise
+        except Exception as error:  # noqa: BLE001  a server may fail in any way; the run is safe, and all is said
             reason = f"{_shown(uri)} failed: {str(error).replace(uri, _shown(uri)).splitlines()[0][:200]}"
     if mode == "required":
         raise RunError(f"MLflow at {reason}; the run itself is safe in {results.folder}")
     log.warning("MLflow at %s; later: robustvid sync %s", reason, shlex.quote(str(results.folder)))
     return None
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    try:
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-    except ImportError:
-        return (ImportError,)
-    return (MlflowException, SQLAlchemyError, OSError)
 
 
 def _log(results: Results, uri: str) -> str:
@@ -217,15 +210,13 @@ def _save_view(target: _Target) -> None:
         return
     try:
         target.client.set_experiment_tag(target.experiment, mlflow_view.TAG, view)
-    except _failures() as error:
+    except Exception as error:  # noqa: BLE001  the view is a comfort; without it the page opens with its own charts
         log.warning("MLflow: the view was not saved, the page opens with its own charts: %s", error)
 
 
 def _began(results: Results) -> int:
     """Return when the run was started, in milliseconds."""
-    path = results.folder / "environment.json"
-    if path.is_file():
-        started = json.loads(path.read_text(encoding="utf-8"))["started"]
+    if started := results.environment.get("started"):
         return round(1000 * datetime.fromisoformat(started).timestamp())
     return round(1000 * (results.folder / "spec.json").stat().st_mtime)
 
@@ -270,7 +261,8 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 def _quiet() -> Iterator[None]:
     """Keep the log lines and warnings of MLflow and what it stands on off the user's terminal."""
     loggers = [logging.getLogger(name) for name in _QUIET]
-    _failures()  # imports MLflow, which sets its log level
+    with suppress(ImportError):  # whoever needs it next says that it is missing
+        import mlflow  # noqa: F401  sets its log level on import
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)

@@ -40,7 +40,7 @@ def write_report(results: Results) -> Path:
 
 def repeat_command(results: Results) -> str:
     """Return what to type to measure the same again: the command of the run, or Python that does the same."""
-    command = _environment(results).get("command")
+    command = results.environment.get("command")
     return shlex.join(command) if command else _python(results.spec)
 
 
@@ -63,7 +63,7 @@ def _render(results: Results) -> str:
         clips=clips,
         clip_facts=[{name: clip[name] for name in _PLAYER_FACTS} for clip in clips],
         command=repeat_command(results),
-        environment=_environment(results),
+        environment=results.environment,
         style=style,
         script=script,
         policy=_policy(style, script),
@@ -83,12 +83,6 @@ def _table(results: Results, threat: str) -> dict[str, Any]:
     for place, line in enumerate(lines):
         line["broken"] = [counts[place - 1] if place else None for counts in broken.values()]
     return {"threat": threat, "attacks": list(broken), "lines": lines}
-
-
-def _environment(results: Results) -> dict[str, Any]:
-    path = results.folder / "environment.json"
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found
 
 
 def _python(spec: dict[str, Any]) -> str:

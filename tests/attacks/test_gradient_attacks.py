@@ -12,6 +12,7 @@ from robustvid.attacks.gradient import loss_gradient
 from robustvid.attacks.mi_fgsm import mi_fgsm
 from robustvid.attacks.pgd import pgd
 from robustvid.budget import Budget
+from robustvid.errors import CardError
 from robustvid.losses import LOSSES, cross_entropy, margin
 from robustvid.testing import TinyVideoNet, check_attack
 
@@ -158,3 +159,24 @@ def test_samples_never_mix():
     together, _ = loss_gradient(model, clips, labels, cross_entropy)
     alone = torch.cat([loss_gradient(model, clips[i : i + 1], labels[i : i + 1], cross_entropy)[0] for i in range(3)])
     torch.testing.assert_close(together, alone)
+
+
+@pytest.mark.parametrize("settings", [{"steps": 0}, {"restarts": 0}, {"step_size": -1.0}, {"step_size": math.nan}])
+def test_settings_that_attack_nothing_are_refused(settings):
+    model, clips = TinyVideoNet(4).eval(), torch.rand(1, 3, 4, 16, 16)
+    with pytest.raises(CardError, match="give"):
+        pgd(model, clips, torch.tensor([0]), Budget("linf", "8/255"), torch.arange(1), **settings)
+
+
+def test_a_gradient_with_nan_does_not_spread():
+    class Root(TinyVideoNet):
+        def forward(self, clips):
+            return super().forward(clips) + 0 * (clips[:, :, 0] - clips[:, :, 0]).sqrt().sum((1, 2, 3))[:, None]
+
+    model, clips = Root(4).eval(), torch.rand(2, 3, 4, 16, 16)
+    labels = model(clips).argmax(1)
+    for attack in (fgsm, pgd, mi_fgsm):
+        for budget in (Budget("linf", "8/255"), Budget("l2", clip=1.0)):
+            result = attack(model, clips, labels, budget, torch.arange(2))
+            assert bool(torch.isfinite(result).all())
+            assert bool((budget.size(result - clips) <= 1).all())

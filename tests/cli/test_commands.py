@@ -220,3 +220,24 @@ def test_doctor_finds_everything(monkeypatch, tmp_path):
     assert result.exit_code == 0, result.output
     assert result.output.count("ok ") == 6
     assert torch.__version__.split("+")[0] in result.output
+
+
+def test_a_crash_of_the_code_that_was_brought_is_one_line_too():
+    Path("bad.py").write_text("def build(:\n")
+    result = run("attack", "-m", "bad.py:build")
+    assert result.exit_code == 1
+    assert "SyntaxError" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_brackets_in_a_path_are_no_markup():
+    result = run(*BASE, "--eps-frame", "4/255", "-a", "fgsm", "--out", "x[y]")
+    assert "x[y]/report.html" in result.output
+
+
+def test_a_bad_tracking_address_costs_a_warning(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://nobody@nowhere/x")
+    result = run(*BASE[:-1], "auto", "--eps-frame", "4/255", "-a", "fgsm", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["complete"]
+    assert "robustvid sync" in result.stderr

@@ -25,9 +25,12 @@ def test_radii(text, radii):
     assert parse_radii(text) == radii
 
 
-@pytest.mark.parametrize(
-    "text", ["abc", "1..", "1..4", "0..4*2/255", "5..1:1/255", "1..4:0/255", "0", "", "1/0", "1..9999:1"]
+UNREADABLE = (
+    "abc 1.. 1..4 0..4*2/255 5..1:1/255 1..4:0/255 0 1/0 1..9999:1 2..8:2/0 a..8:2/255 1..2:x/255 1..1e999:1/255"
 )
+
+
+@pytest.mark.parametrize("text", ["", *UNREADABLE.split()])
 def test_unreadable_radii_are_refused(text):
     with pytest.raises(BudgetError):
         parse_radii(text)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import FakeVideos
+from fakes import FakeVideos
 from torch import nn
 
 import robustvid as rv
@@ -26,6 +26,17 @@ class Probabilities(TinyVideoNet):
 class Company(TinyVideoNet):
     def forward(self, clips):
         return super().forward(clips - clips[:1])
+
+
+class Mean(TinyVideoNet):
+    def forward(self, clips):
+        return super().forward(clips - clips.mean(0, keepdim=True) + 0.5)
+
+
+class NoGraph(TinyVideoNet):
+    @torch.no_grad()
+    def forward(self, clips):
+        return super().forward(clips)
 
 
 class Quantised(TinyVideoNet):
@@ -57,6 +68,8 @@ class Detached(TinyVideoNet):
         (Noisy, "random-output"),
         (Probabilities, "probabilities"),
         (Company, "batch-dependent"),
+        (Mean, "batch-dependent"),
+        (NoGraph, "no-gradient"),
         (Quantised, "no-gradient"),
         (LastFrameOnly, "no-gradient"),
         (Detached, "no-gradient"),

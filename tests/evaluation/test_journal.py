@@ -75,3 +75,25 @@ def test_the_row_has_the_fields_of_the_contract():
         "l2_frame_max frames_touched forwards backwards seconds"
     )
     assert set(contract.split()) <= set(json.loads(json.dumps(asdict(ROW))))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("index", [1]),
+        ("index", True),
+        ("forwards", "x"),
+        ("seconds", float("inf")),
+        ("linf", None),
+        ("margin", float("nan")),
+        ("robust", "no"),
+        ("robust", 1),
+    ],
+)
+def test_a_row_of_other_types_is_damage(tmp_path, field, value):
+    path = tmp_path / "rows.jsonl"
+    lines = fill(path, 2).splitlines()
+    wrong = json.dumps(json.loads(lines[0]) | {field: value}).encode()
+    path.write_bytes(b"\n".join([wrong, lines[1], b""]))
+    with pytest.raises(RunError, match="line 1"):
+        list(read_rows(path))

@@ -1,11 +1,12 @@
 """The sweep: verdicts that trust nobody, the same answers in any batch, nothing lost, nothing changed."""
 
+import functools
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import FakeVideos
+from fakes import FakeVideos
 
 import robustvid as rv
 from robustvid.errors import AttackError, DataError, ModelError, RunError
@@ -274,7 +275,11 @@ def test_clips_are_drawn_by_seed_and_nested():
             choose_clips(videos, limit, 0)
 
 
-@pytest.mark.parametrize("attacks", [[], ["fgsm", "fgsm"]])
+def worst(model, clips, labels, budget, seeds):
+    return clips
+
+
+@pytest.mark.parametrize("attacks", [[], ["fgsm", "fgsm"], ["pgd", "pgd:steps=20"], [worst]])
 def test_no_attack_or_the_same_twice_is_refused(tiny_model, fake_videos, attacks):
     with pytest.raises(AttackError):
         rv.evaluate(tiny_model, fake_videos, attacks, LINF)
@@ -308,3 +313,50 @@ def test_wilson_matches_known_values():
     assert wilson(20, 20)[1] == 1.0
     assert wilson(50, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)  # Newcombe 1998, table I has such values
     assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe 1998
+
+
+def test_a_function_that_closes_over_another_value_is_another_run(tiny_model, fake_videos):
+    def make(strength):
+        def push(model, clips, labels, budget, seeds):
+            return (clips + strength * budget.steepest(torch.ones_like(clips))).clamp(0, 1)
+
+        return push
+
+    weak, strong = (rv.evaluate(tiny_model, fake_videos, [make(strength)], LINF[:1]) for strength in (0.5, 1.0))
+    assert weak.folder != strong.folder
+    partial = rv.evaluate(tiny_model, fake_videos, functools.partial(make(1.0)), LINF[:1])
+    assert partial.attacks == ["push"]
+
+
+def test_a_clip_that_cannot_be_kept_costs_no_measurement(tiny_model, fake_videos, monkeypatch, caplog):
+    def full(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("robustvid.evaluation.evidence.save_file", full)
+    assert rv.evaluate(tiny_model, fake_videos, "fgsm", LINF).complete
+    assert "cannot keep the clip" in caplog.text
+
+
+def test_damage_to_derived_files_is_one_clear_error(tiny_model, fake_videos):
+    results = rv.evaluate(tiny_model, fake_videos, "fgsm", LINF, out="run")
+    Path("run/clips/9-x.safetensors").write_bytes(b"no")
+    assert list(rv.Results("run").clips())
+    for name in ("model_flags.json", "environment.json"):
+        before = Path("run", name).read_text()
+        for damage in ("{", '["a"]'):
+            Path("run", name).write_text(damage)
+            with pytest.raises(RunError, match="is damaged"):
+                _ = (rv.Results("run").flags, rv.Results("run").environment)
+        Path("run", name).write_text(before)
+    spec = json.loads(Path("run/spec.json").read_text())
+    for part in ("data", "model", "attacks", "budgets"):
+        Path("run/spec.json").write_text(json.dumps(spec | {part: "x"}))
+        with pytest.raises(RunError, match="is damaged"):
+            rv.Results("run")
+    assert results.complete
+
+
+def test_a_model_with_another_number_of_logits_is_refused(tiny_model, fake_videos):
+    for count in (3, 9):
+        with pytest.raises(ModelError, match=f"{count} logits for 4 classes"):
+            rv.evaluate(VideoClassifier(TinyVideoNet(count), tiny_model.card), fake_videos, "fgsm", LINF)
