@@ -22,7 +22,7 @@ check: env         ## what CI checks before it tests
 	$(BIN)/lint-imports
 
 test: env          ## the suite without the slow tests
-	$(BIN)/python -m pytest -q -m 'not slow'
+	$(BIN)/python -m pytest -q -m 'not slow' -n auto --dist loadfile
 
 test-slow: env     ## the slow tests alone
 	$(BIN)/python -m pytest -q -m slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -88,6 +89,14 @@ class Registry:
                 f" There are: {', '.join(self.names())}."
             )
         return load_object(self.targets[name])
+
+
+def source_of(thing: Any) -> str:
+    """Return the text of the file that defines a function or class; ``""`` where there is none to read."""
+    try:
+        return Path(inspect.getsourcefile(thing) or "").read_text(encoding="utf-8")
+    except (OSError, TypeError):
+        return ""
 
 
 def shipped_folder(name: str) -> Path:

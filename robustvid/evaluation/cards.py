@@ -18,7 +18,7 @@ from robustvid.attacks import ATTACKS
 from robustvid.budget import Budget
 from robustvid.contracts import check_clips, check_labels, frozen
 from robustvid.errors import AttackError, CardError, UnknownNameError
-from robustvid.registry import did_you_mean, load_object, shipped_folder
+from robustvid.registry import did_you_mean, load_object, shipped_folder, source_of
 
 _INPUTS = 5  # model, clips, labels, budget, seeds
 _CARD_KEYS = {"title": str, "paper": str, "access": str, "version": int, "attack": str, "params": dict}
@@ -288,8 +288,4 @@ def _source_digest(function: Callable[..., Tensor]) -> str:
         inner = inner.func
     settings += [getattr(inner, "__qualname__", type(inner).__qualname__)]
     settings += [cell.cell_contents for cell in getattr(inner, "__closure__", None) or ()]
-    try:
-        source = Path(inspect.getsourcefile(inner) or "").read_text(encoding="utf-8")
-    except (OSError, TypeError):
-        source = ""
-    return hashlib.sha256(f"{source}\0{settings!r}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{source_of(inner)}\0{settings!r}".encode()).hexdigest()[:16]

@@ -19,6 +19,7 @@ from robustvid.errors import RunError
 from robustvid.evaluation.cards import Attack
 from robustvid.evaluation.threats import Threat, cell_text
 from robustvid.models.classifier import VideoClassifier, weights_digest
+from robustvid.registry import source_of
 
 SCHEMA = 1
 
@@ -41,6 +42,7 @@ def make_spec(  # noqa: PLR0917  one argument for each part of a run
             "name": card.name,
             "arch": card.arch,
             "weights": weights_digest(model),
+            "network": _network_digest(model),
             "options": dict(card.options),
             "mean": list(card.mean),
             "std": list(card.std),
@@ -137,6 +139,16 @@ def write_json(path: Path, value: Any) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _network_digest(model: VideoClassifier) -> str:
+    """Return a hash of what the weights do not tell: the source of the network, its structure, its unsaved buffers."""
+    network, saved = getattr(model, "network", model), model.state_dict()
+    digest = hashlib.sha256(f"{source_of(type(network))}\0{network!r}".encode())
+    for name, buffer in model.named_buffers():
+        if name not in saved:
+            digest.update(f"{name}\0{buffer.tolist()}".encode())
+    return digest.hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -97,7 +97,7 @@ def test_first_use_says_so_on_stderr_and_later_uses_say_nothing(tiny, tmp_path, 
     assert capsys.readouterr() == ("", "")
 
 
-def test_thehome_folder_is_the_variable_else_the_platforms_cache(monkeypatch, tmp_path):
+def test_the_home_folder_is_the_variable_else_the_platforms_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("ROBUSTVID_HOME", str(tmp_path))
     assert motion10.home_folder() == tmp_path
     monkeypatch.delenv("ROBUSTVID_HOME")
@@ -159,7 +159,7 @@ def test_what_is_wrong_is_said(tmp_path):
         Motion10(tmp_path)
 
 
-def test_ahome_folder_that_cannot_be_written_is_an_error_that_names_the_remedy(tmp_path):
+def test_a_home_folder_that_cannot_be_written_is_an_error_that_names_the_remedy(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="ROBUSTVID_HOME"):
         build(tmp_path / "file" / FOLDER, TINY)

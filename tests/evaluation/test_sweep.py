@@ -360,3 +360,12 @@ def test_a_model_with_another_number_of_logits_is_refused(tiny_model, fake_video
     for count in (3, 9):
         with pytest.raises(ModelError, match=f"{count} logits for 4 classes"):
             rv.evaluate(VideoClassifier(TinyVideoNet(count), tiny_model.card), fake_videos, "fgsm", LINF)
+
+
+def test_what_the_weights_do_not_tell_is_part_of_the_spec(tiny_model, fake_videos):
+    one = rv.evaluate(tiny_model, fake_videos, "fgsm", LINF[:1])
+    tiny_model.network.register_buffer("shift", torch.ones(1), persistent=False)
+    two = rv.evaluate(tiny_model, fake_videos, "fgsm", LINF[:1])
+    tiny_model.network.shift += 1
+    three = rv.evaluate(tiny_model, fake_videos, "fgsm", LINF[:1])
+    assert len({run.folder for run in (one, two, three)}) == 3
