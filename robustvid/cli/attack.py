@@ -125,7 +125,10 @@ def demo() -> None:
     from rich.console import Console
 
     console = Console(stderr=True)
-    console.print("[bold]robustvid demo[/]: how much may each frame, and the whole clip, change before conv3d fails?")
+    console.print(
+        "[bold]robustvid demo[/]: how much may each frame, and the whole clip, change before conv3d fails?",
+        soft_wrap=True,
+    )
     results = run_attack(Options(**attack.make_context("demo", []).params))
     if results is None:
         return
@@ -135,13 +138,12 @@ def demo() -> None:
     write_readme_picture(results, picture)
     out = Console()
     out.print(f"Picture   {picture}", soft_wrap=True, highlight=False, markup=False)
-    out.print(
+    for line in (
         "Next      robustvid attack --model frame_rnn   and the link above compares the two",
-        highlight=False,
-        markup=False,
-    )
-    out.print("          robustvid attack --eps-frame 2..8:2/255 --frames 1,2,4,all", highlight=False, markup=False)
-    out.print("          robustvid attack --help", highlight=False, markup=False)
+        "          robustvid attack --eps-frame 2..8:2/255 --frames 1,2,4,all",
+        "          robustvid attack --help",
+    ):
+        out.print(line, soft_wrap=True, highlight=False)
 
 
 def run_attack(asked: Options) -> Any:
