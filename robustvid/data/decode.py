@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustvid.errors import DataError, DecodeError
+from robustvid.errors import DataError, DecodeError, MissingPackageError
 
 if TYPE_CHECKING:
     import av
@@ -103,6 +103,7 @@ def write_video(
     """
     if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or frames.numel() == 0:
         raise DataError(f"frames are {frames.dtype} {tuple(frames.shape)}; wanted uint8 (T, H, W, 3), not empty")
+    _need_av()
     from av.error import FFmpegError
 
     path = Path(path)
@@ -121,6 +122,13 @@ def write_video(
         raise DataError(f"cannot write {path} with {codec} as {pixel_format}: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _need_av() -> None:
+    try:
+        import av  # noqa: F401
+    except ImportError as error:
+        raise MissingPackageError(f"video files are read and written with PyAV, which is missing: {error}") from None
 
 
 def _encode(path: Path, frames: NDArray[np.uint8], fps: Fraction, codec: str, crf: int, *, pixel_format: str) -> None:
@@ -144,6 +152,7 @@ def _encode(path: Path, frames: NDArray[np.uint8], fps: Fraction, codec: str, cr
 @contextmanager
 def _frames(path: str | Path) -> Iterator[Iterator[av.VideoFrame]]:
     """Lend the decoded frames of ``path`` in display order; every failure leaves as one DecodeError."""
+    _need_av()
     import av
     from av.error import FFmpegError
 

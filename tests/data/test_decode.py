@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from robustvid.data import decode
 from robustvid.data.decode import count_frames, read_frames, write_video
-from robustvid.errors import DataError, DecodeError
+from robustvid.errors import DataError, DecodeError, MissingPackageError
 
 HEIGHT, WIDTH, LENGTH = 48, 64, 60
 FORMATS = [
@@ -307,3 +307,12 @@ def test_the_frame_rate_is_kept(tmp_path, fps):
 def test_importing_the_package_does_not_import_pyav():
     code = "import sys, robustvid.data; assert 'av' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_pyav_the_error_names_it(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "av", None)
+    (tmp_path / "clip.mp4").write_bytes(b"x")
+    with pytest.raises(MissingPackageError, match="PyAV"):
+        read_frames(tmp_path / "clip.mp4", [0])
+    with pytest.raises(MissingPackageError, match="PyAV"):
+        write_video(tmp_path / "new.mp4", torch.zeros(2, 16, 16, 3, dtype=torch.uint8), 12)
