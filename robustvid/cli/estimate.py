@@ -16,9 +16,9 @@ def estimate(
     """Print the plan of a run and an upper bound of its time; writes nothing to disk."""
     from robustvid.contracts import frozen
     from robustvid.evaluation.machine import fastest_threads, on_device, pick_device
-    from robustvid.evaluation.probe import Probe
+    from robustvid.evaluation.probe import Probe, lanes_on
     from robustvid.evaluation.search import check_strategy
-    from robustvid.evaluation.sweep import LANES, choose_clips, plan_attacks
+    from robustvid.evaluation.sweep import choose_clips, plan_attacks
     from robustvid.evaluation.threats import group_threats
     from robustvid.evaluation.verdict import Judge, load_clip
 
@@ -26,7 +26,7 @@ def estimate(
     groups, _ = plan_attacks(attacks)
     threats = group_threats(budgets)
     place = pick_device(settings["device"])
-    lanes = LANES.get(place.type, LANES["cuda"])
+    lanes = lanes_on(place)
     clips = choose_clips(len(data), settings["limit"], settings["seed"])
     sample = [load_clip(data, index, model.card.clip) for index in clips[:lanes]]
     judge = Judge(Probe(model, lanes), place, settings["seed"], lanes)

@@ -8,6 +8,13 @@ from torch import Tensor, nn
 from robustvid.contracts import check_logits
 from robustvid.errors import ModelError
 
+_LANES = {"cpu": 8, "cuda": 16}  # on a CPU eight clips fit its caches best
+
+
+def lanes_on(device: torch.device) -> int:
+    """Return how many clips the model is called on at once: the shape that every kernel sees, whatever the batch."""
+    return _LANES.get(device.type, _LANES["cuda"])
+
 
 class Probe(nn.Module):
     """A model that counts what it is asked and answers each clip the same way in any company.

@@ -25,7 +25,7 @@ from robustvid.evaluation.evidence import keep_clip
 from robustvid.evaluation.journal import Journal, Row, read_rows
 from robustvid.evaluation.machine import fastest_threads, note_environment, on_device, pick_device
 from robustvid.evaluation.plan import Pair, Plan, by_clip, read_plan
-from robustvid.evaluation.probe import Probe
+from robustvid.evaluation.probe import Probe, lanes_on
 from robustvid.evaluation.results import WORST, Results
 from robustvid.evaluation.search import Hunt, check_strategy
 from robustvid.evaluation.spec import make_spec, open_run, write_json
@@ -35,8 +35,6 @@ from robustvid.models.classifier import VideoClassifier
 
 log = logging.getLogger("robustvid")
 
-# Clips in one call of the model: the shape every kernel sees, whatever the batch. On a CPU eight fit its caches best.
-LANES = {"cpu": 8, "cuda": 16}
 BATCH_SIZE = {"cpu": 64, "cuda": 128}
 KEPT_CLIPS = 6  # clips of every threat that are kept for the report
 
@@ -145,7 +143,7 @@ def evaluate(
     threats = group_threats(budgets)
     _check_model(model, data)
     place = pick_device(device)
-    lanes = LANES.get(place.type, LANES["cuda"])
+    lanes = lanes_on(place)
     clips = choose_clips(len(data), limit, seed)
     settings = {"strategy": strategy, "seed": seed, "lanes": lanes, "device": place.type}
     spec = make_spec(model, data, groups, battery, threats, clips, settings)

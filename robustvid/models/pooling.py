@@ -50,7 +50,16 @@ class TemporalAverage(nn.Module):
         return features.mean(_time_axis(features))
 
 
-class SpatiotemporalMax(nn.Module):
+class _Boxes(nn.Module):
+    """Boxes of space and time, to be pooled one way or another."""
+
+    def __init__(self, window: Size, stride: Size | None = None) -> None:
+        super().__init__()
+        self.window = window
+        self.stride = window if stride is None else stride
+
+
+class SpatiotemporalMax(_Boxes):
     """Maximum over boxes of space and time: ``(B, C, T, H, W)`` to ``(B, C, T', H', W')``.
 
     Pooling of Tran et al., "Learning Spatiotemporal Features with 3D Convolutional Networks", arXiv:1412.0767.
@@ -62,17 +71,12 @@ class SpatiotemporalMax(nn.Module):
         stride: distance between boxes in (frames, rows, columns); ``None`` puts them side by side.
     """
 
-    def __init__(self, window: Size, stride: Size | None = None) -> None:
-        super().__init__()
-        self.window = window
-        self.stride = window if stride is None else stride
-
     def forward(self, features: Tensor) -> Tensor:
         """Return the maximum of every box."""
         return F.max_pool3d(features, _fitting(self.window, features), self.stride, ceil_mode=True)
 
 
-class SpatiotemporalAverage(nn.Module):
+class SpatiotemporalAverage(_Boxes):
     """Mean over boxes of space and time: ``(B, C, T, H, W)`` to ``(B, C, T', H', W')``.
 
     As ``SpatiotemporalMax``; a box cut at the edge is averaged over what is inside.
@@ -81,11 +85,6 @@ class SpatiotemporalAverage(nn.Module):
         window: size of a box in (frames, rows, columns).
         stride: distance between boxes in (frames, rows, columns); ``None`` puts them side by side.
     """
-
-    def __init__(self, window: Size, stride: Size | None = None) -> None:
-        super().__init__()
-        self.window = window
-        self.stride = window if stride is None else stride
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the mean of every box."""

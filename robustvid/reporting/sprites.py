@@ -10,9 +10,9 @@ from itertools import zip_longest
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from robustvid.data.transforms import from_clips
 from robustvid.evaluation.evidence import Evidence, as_float
 from robustvid.evaluation.results import Results
 from robustvid.reporting.filmstrip import amplification, budget_text
@@ -36,8 +36,8 @@ def playable_clips(results: Results) -> list[dict[str, Any]]:
 
 
 def to_bytes(clip: Tensor) -> Tensor:
-    """Round a clip in [0, 1] to uint8."""
-    return (clip * 255).round().to(torch.uint8)
+    """Round a clip ``(C, T, H, W)`` in [0, 1] to uint8, as it would be stored in a video."""
+    return from_clips(clip[None])[0].permute(3, 0, 1, 2)
 
 
 def sprite_sheet(clip: Tensor) -> str:
