@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from robustvid.attacks.goal import Target, make_goal
 from robustvid.attacks.gradient import loss_gradient
 from robustvid.budget import Budget
-from robustvid.losses import load_loss
 
 
 def fgsm(
@@ -14,9 +14,10 @@ def fgsm(
     clips: Tensor,
     labels: Tensor,
     budget: Budget,
-    seeds: Tensor,  # noqa: ARG001  the contract of every attack; FGSM has nothing random
+    seeds: Tensor,
     *,
     loss: str = "cross-entropy",
+    target: Target = None,
 ) -> Tensor:
     """Take one step to the steepest point of the budget.
 
@@ -28,8 +29,9 @@ def fgsm(
         clips: ``(B, C, T, H, W)`` in [0, 1].
         labels: int64 ``(B,)``.
         budget: what the perturbation may be.
-        seeds: unused.
+        seeds: int64 ``(B,)``, used for a random target alone.
         loss: ``cross-entropy``, ``margin`` or ``dlr``.
+        target: class to reach, see :func:`~robustvid.attacks.goal.make_goal`; any wrong one when None.
 
     Returns:
         Adversarial clips, same shape. Costs 1 forward and 1 backward a clip.
@@ -37,5 +39,5 @@ def fgsm(
     References:
         Goodfellow, Shlens & Szegedy, "Explaining and Harnessing Adversarial Examples", arXiv:1412.6572.
     """
-    grad, _ = loss_gradient(model, clips, labels, load_loss(loss))
+    grad, _ = loss_gradient(model, clips, make_goal(model, clips, labels, seeds, loss, target))
     return (clips + budget.project(budget.steepest(grad))).clamp(0, 1)

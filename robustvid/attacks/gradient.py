@@ -3,21 +3,56 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from robustvid.attacks.directions import Direction, chain
+from robustvid.attacks.best import RESTART, Best, only_transfers
+from robustvid.attacks.directions import Direction, Memory, chain
+from robustvid.attacks.goal import Goal
 from robustvid.budget import Budget
 from robustvid.errors import CardError
-from robustvid.losses import Loss, cross_entropy, margin
 
-_RESTART = 1_000_003  # seeds of restarts: any odd number keeps them apart
-
-
+# (model, clips, goal, seeds, step) -> (gradient, logits of the clips themselves)
+Oracle = Callable[[nn.Module, Tensor, Goal, Tensor, int], tuple[Tensor, Tensor]]
 _GRADIENT = chain()  # the gradient itself, as it is
+
+
+def loss_gradient(model: nn.Module, clips: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
+    """Return the gradient of the summed loss with respect to ``clips``, and the logits; one forward, one backward."""
+    with torch.enable_grad():
+        leaf = clips.detach().requires_grad_()
+        logits: Tensor = model(leaf)
+        (grad,) = torch.autograd.grad(goal.value(logits).sum(), leaf)
+    # A NaN would make every later iterate NaN; without direction there the pixel stays, and the audit raises a flag.
+    return grad.nan_to_num(0.0, 0.0, 0.0), logits.detach()
+
+
+def expected(samples: int) -> Oracle:
+    """Return the gradient averaged over ``samples`` passes, for models that answer at random; logits likewise.
+
+    Athalye et al., "Synthesizing Robust Adversarial Examples", arXiv:1707.07397 (expectation over transformation).
+
+    Raises:
+        CardError: fewer than one sample.
+    """
+    if samples < 1:
+        raise CardError(f"eot={samples}: give at least 1 sample of the model")
+
+    def oracle(model: nn.Module, clips: Tensor, goal: Goal, _seeds: Tensor, _step: int) -> tuple[Tensor, Tensor]:
+        grad, logits = loss_gradient(model, clips, goal)
+        for _ in range(samples - 1):
+            more, again = loss_gradient(model, clips, goal)
+            grad, logits = grad + more, logits + again
+        return grad / samples, logits / samples
+
+    return oracle
+
+
+_PLAIN = expected(1)
 
 
 @dataclass(frozen=True)
@@ -27,10 +62,12 @@ class Ascent:
     Attributes:
         steps: gradient steps; the last iterate is scored too, by one more forward.
         step_size: length of a step in units of the budget's radius, α = step_size · ε.
-        loss: what is maximised, one value a clip.
         direction: what is done to the gradient before the budget turns it into a step.
+        oracle: where the gradient comes from.
         random_start: start at a random point of the budget rather than at the clip.
         restarts: runs from different starting points; only clips still standing are run again.
+        refresh: with ``budget.frames``, choose the frames anew after so many steps; 0 keeps the first choice.
+        lookahead: take the gradient so many momentum steps ahead of the iterate.
 
     Raises:
         CardError: steps or restarts below 1, or a step size that is not above 0.
@@ -38,10 +75,12 @@ class Ascent:
 
     steps: int
     step_size: float
-    loss: Loss = cross_entropy
     direction: Direction = _GRADIENT
+    oracle: Oracle = _PLAIN
     random_start: bool = True
     restarts: int = 1
+    refresh: int = 0
+    lookahead: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse settings under which nothing would be attacked."""
@@ -51,100 +90,113 @@ class Ascent:
             raise CardError(f"step_size={self.step_size}: give a finite number above 0, in units of the radius")
 
 
-def loss_gradient(model: nn.Module, clips: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
-    """Return the gradient of the summed loss with respect to ``clips``, and the logits; one forward, one backward."""
-    with torch.enable_grad():
-        leaf = clips.detach().requires_grad_()
-        logits: Tensor = model(leaf)
-        (grad,) = torch.autograd.grad(loss(logits, labels).sum(), leaf)
-    # A NaN would make every later iterate NaN; without direction there the pixel stays, and the audit raises a flag.
-    return grad.nan_to_num(0.0, 0.0, 0.0), logits.detach()
-
-
-class _Problem(NamedTuple):
-    """Clips to attack, each with its own budget and seed; ``frames`` is 1 where a frame may change, None for all."""
+class Problem(NamedTuple):
+    """Clips to attack, each with its own budget and seed; ``mask`` is 1 where a clip may change, None for anywhere."""
 
     clips: Tensor
-    labels: Tensor
+    goal: Goal
     budget: Budget
     seeds: Tensor
-    frames: Tensor | None
+    mask: Tensor | None
 
-    def select(self, index: Tensor) -> _Problem:
-        frames = None if self.frames is None else self.frames[index]
+    def select(self, index: Tensor) -> Problem:
+        """Return the problem of some clips of the batch."""
+        mask = None if self.mask is None else self.mask[index]
         seeds = self.seeds[index.to(self.seeds.device)]
-        return _Problem(self.clips[index], self.labels[index], self.budget.select(index), seeds, frames)
+        return Problem(self.clips[index], self.goal.select(index), self.budget.select(index), seeds, mask)
 
 
-class _Best:
-    """The iterate of the largest margin of every clip, and whether it is misclassified."""
+def salient_frames(model: nn.Module, clips: Tensor, goal: Goal, budget: Budget, mask: Tensor | None = None) -> Tensor:
+    """Return 1 for the frames of largest dual gradient norm at ``clips``, ``(B, 1, T, 1, 1)``; 1 forward, 1 backward.
 
-    def __init__(self, clips: Tensor) -> None:
-        self.clips = clips.clone()
-        self.margin = clips.new_full((len(clips),), -torch.inf)
-        self.broken = torch.zeros(len(clips), dtype=torch.bool, device=clips.device)
-
-    def offer(self, index: Tensor, clips: Tensor, margins: Tensor, broken: Tensor) -> None:
-        better = (margins > self.margin[index]) | (broken & ~self.broken[index])
-        self.clips[index[better]] = clips[better]
-        self.margin[index[better]] = margins[better]
-        self.broken[index] |= broken
+    The ranking of Inkawhich et al., "Adversarial Attacks for Optical Flow-Based Action Recognition Classifiers",
+    arXiv:1811.11875, for any norm. Only what ``mask`` leaves free counts.
+    """
+    grad = loss_gradient(model, clips, goal)[0]
+    return budget.salient(grad if mask is None else grad * mask)
 
 
-def ascend(  # noqa: PLR0917  the five inputs of every attack, then how to climb
-    model: nn.Module, clips: Tensor, labels: Tensor, budget: Budget, seeds: Tensor, ascent: Ascent
+def ascend(  # noqa: PLR0917  the inputs of every attack, then how to climb
+    model: nn.Module,
+    clips: Tensor,
+    goal: Goal,
+    budget: Budget,
+    seeds: Tensor,
+    ascent: Ascent,
+    mask: Tensor | None = None,
 ) -> Tensor:
-    """Return for every clip the iterate with the largest margin, ``(B, C, T, H, W)`` in [0, 1] and in the budget.
+    """Return for every clip the iterate with the largest gap, ``(B, C, T, H, W)`` in [0, 1] and in the budget.
 
     x_{k+1} = clamp(x + P(x_k + α·s(d_k) - x)), with d_k the direction made of ∇loss(x_k), s the steepest point of
-    the budget along it and P the projection. A clip is left alone as soon as it is misclassified. With
-    ``budget.frames`` the frames are chosen once, by the gradient's dual norm at the clean clip (one more forward and
-    backward), and both start and steps stay in them.
+    the budget along it and P the projection. A clip is left alone as soon as its goal is met, unless the model is a
+    surrogate. With ``budget.frames`` the frames are chosen by the gradient's dual norm at the clean clip (one more
+    forward and backward), and both start and steps stay in them.
+
+    Args:
+        model: returns logits ``(B, K)``.
+        clips: ``(B, C, T, H, W)`` in [0, 1].
+        goal: what to climb.
+        budget: what the perturbation may be.
+        seeds: int64 ``(B,)``.
+        ascent: how to climb.
+        mask: 1 where a clip may change, broadcastable to the clips with the batch's own first axis.
     """
-    frames = None
     if budget.frames is not None:
-        frames = budget.salient(loss_gradient(model, clips, labels, ascent.loss)[0])
-    problem = _Problem(clips, labels, budget, seeds, frames)
-    best = _Best(clips)
+        frames = salient_frames(model, clips, goal, budget, mask)
+        mask = frames if mask is None else frames * mask
+    problem = Problem(clips, goal, budget, seeds, mask)
+    best = Best(clips)
     for restart in range(ascent.restarts):
-        standing = (~best.broken).nonzero().squeeze(1)
+        standing = best.standing()
         if not len(standing):
             break
-        run = _climb(model, problem._replace(seeds=seeds + restart * _RESTART).select(standing), ascent)
-        best.offer(standing, run.clips, run.margin, run.broken)
+        run = _climb(model, problem._replace(seeds=seeds + restart * RESTART).select(standing), ascent)
+        best.offer(standing, run.clips, run.gap, run.met)
     return best.clips
 
 
-def _climb(model: nn.Module, problem: _Problem, ascent: Ascent) -> _Best:
-    best = _Best(problem.clips)
+def _climb(model: nn.Module, problem: Problem, ascent: Ascent) -> Best:
+    best, transfers = Best(problem.clips), only_transfers(model)
     active = torch.arange(len(problem.clips), device=problem.clips.device)
-    iterate = _begin(problem, ascent)
+    iterate = begin(problem) if ascent.random_start else problem.clips
     memory = ascent.direction.init(iterate)
-    for _ in range(ascent.steps):
-        grad, logits = loss_gradient(model, iterate, problem.labels, ascent.loss)
-        standing = _score(best, active, iterate, logits, problem.labels)
-        if len(standing) < len(active):
+    for step in range(ascent.steps):
+        point = _ahead(iterate, memory, problem.budget, ascent)
+        grad, logits = ascent.oracle(model, point, problem.goal, problem.seeds, step)
+        if point is not iterate:
+            with torch.no_grad():
+                logits = model(iterate)
+        standing = best.score(active, iterate, logits, problem.goal)
+        if len(standing) < len(active) and not transfers:
             active, iterate, grad = active[standing], iterate[standing], grad[standing]
             problem, memory = problem.select(standing), tuple(tensor[standing] for tensor in memory)
         if not len(active):
             return best
-        grad, memory = ascent.direction.update(grad if problem.frames is None else grad * problem.frames, memory)
-        step = ascent.step_size * problem.budget.steepest(grad)
-        iterate = (problem.clips + problem.budget.project(iterate + step - problem.clips)).clamp(0, 1)
+        if ascent.refresh and step and step % ascent.refresh == 0 and problem.budget.frames is not None:
+            problem = problem._replace(mask=problem.budget.salient(grad))
+        iterate, memory = _step(iterate, grad, memory, problem, ascent)
     with torch.no_grad():
-        _score(best, active, iterate, model(iterate), problem.labels)
+        best.score(active, iterate, model(iterate), problem.goal)
     return best
 
 
-def _begin(problem: _Problem, ascent: Ascent) -> Tensor:
-    if not ascent.random_start:
-        return problem.clips
+def begin(problem: Problem) -> Tensor:
+    """Return a random starting point in the budget, where the mask allows it and in [0, 1]."""
     delta = replace(problem.budget, frames=None).start(problem.clips, problem.seeds)
-    return (problem.clips + (delta if problem.frames is None else delta * problem.frames)).clamp(0, 1)
+    return (problem.clips + (delta if problem.mask is None else delta * problem.mask)).clamp(0, 1)
 
 
-def _score(best: _Best, active: Tensor, iterate: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    """Note the iterates that are the best so far; return which of the active clips still stand."""
-    fallen = logits.argmax(1) != labels
-    best.offer(active, iterate, margin(logits, labels), fallen)
-    return (~fallen).nonzero().squeeze(1)
+def _step(iterate: Tensor, grad: Tensor, memory: Memory, problem: Problem, ascent: Ascent) -> tuple[Tensor, Memory]:
+    grad, memory = ascent.direction.update(grad if problem.mask is None else grad * problem.mask, memory)
+    delta = iterate + ascent.step_size * problem.budget.steepest(grad) - problem.clips
+    delta = problem.budget.project(delta if problem.mask is None else delta * problem.mask)
+    return (problem.clips + delta).clamp(0, 1), memory
+
+
+def _ahead(iterate: Tensor, memory: Memory, budget: Budget, ascent: Ascent) -> Tensor:
+    """Return the iterate moved along the velocity, the last memory, as far as a step of the same mean size."""
+    if not ascent.lookahead:
+        return iterate
+    velocity = memory[-1]
+    scale = budget.steepest(velocity).abs().mean((1, 2, 3, 4), keepdim=True)
+    return iterate + ascent.lookahead * ascent.step_size * scale * velocity

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from robustvid.attacks.directions import chain, momentum, unit
+from robustvid.attacks.goal import Target, make_goal
 from robustvid.attacks.gradient import Ascent, ascend
 from robustvid.budget import Budget
-from robustvid.losses import load_loss
 
 
 def mi_fgsm(
@@ -21,6 +21,7 @@ def mi_fgsm(
     step_size: float = 0.1,
     decay: float = 1.0,
     loss: str = "cross-entropy",
+    target: Target = None,
 ) -> Tensor:
     """Climb along the accumulated, L1-normalised gradient, starting at the clip.
 
@@ -31,11 +32,12 @@ def mi_fgsm(
         clips: ``(B, C, T, H, W)`` in [0, 1].
         labels: int64 ``(B,)``.
         budget: what the perturbation may be.
-        seeds: unused, the attack has nothing random.
+        seeds: int64 ``(B,)``, used for a random target alone.
         steps: gradient steps K.
         step_size: α / ε; the paper's value is 1 / K.
         decay: μ.
         loss: ``cross-entropy``, ``margin`` or ``dlr``.
+        target: class to reach, see :func:`~robustvid.attacks.goal.make_goal`; any wrong one when None.
 
     Returns:
         Adversarial clips, same shape. Costs at most K + 1 forwards and K backwards a clip.
@@ -43,12 +45,5 @@ def mi_fgsm(
     References:
         Dong et al., "Boosting Adversarial Attacks with Momentum", arXiv:1710.06081.
     """
-    direction = chain(unit(), momentum(decay))
-    return ascend(
-        model,
-        clips,
-        labels,
-        budget,
-        seeds,
-        Ascent(steps, step_size, load_loss(loss), direction, random_start=False),
-    )
+    ascent = Ascent(steps, step_size, chain(unit(), momentum(decay)), random_start=False)
+    return ascend(model, clips, make_goal(model, clips, labels, seeds, loss, target), budget, seeds, ascent)

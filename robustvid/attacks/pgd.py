@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from robustvid.attacks.gradient import Ascent, ascend
+from robustvid.attacks.goal import Target, make_goal
+from robustvid.attacks.gradient import Ascent, ascend, expected
 from robustvid.budget import Budget
-from robustvid.losses import load_loss
 
 
 def pgd(
@@ -21,6 +21,8 @@ def pgd(
     restarts: int = 1,
     random_start: bool = True,
     loss: str = "cross-entropy",
+    target: Target = None,
+    eot: int = 1,
 ) -> Tensor:
     """Climb the loss by projected steepest ascent and keep the iterate with the largest margin.
 
@@ -39,19 +41,15 @@ def pgd(
         restarts: independent starts; only clips still standing are tried again.
         random_start: start inside the budget at random rather than at the clip.
         loss: ``cross-entropy``, ``margin`` or ``dlr``.
+        target: class to reach, see :func:`~robustvid.attacks.goal.make_goal`; any wrong one when None.
+        eot: passes that each gradient is averaged over, for models that answer at random.
 
     Returns:
         Adversarial clips, same shape. Costs at most restarts · (K + 1) forwards and restarts · K backwards a clip,
-        less as soon as the clip is broken; one more of each with ``budget.frames``.
+        less as soon as the clip is broken; one more of each with ``budget.frames``; gradients cost ``eot`` times that.
 
     References:
         Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", arXiv:1706.06083.
     """
-    return ascend(
-        model,
-        clips,
-        labels,
-        budget,
-        seeds,
-        Ascent(steps, step_size, load_loss(loss), random_start=random_start, restarts=restarts),
-    )
+    ascent = Ascent(steps, step_size, oracle=expected(eot), random_start=random_start, restarts=restarts)
+    return ascend(model, clips, make_goal(model, clips, labels, seeds, loss, target), budget, seeds, ascent)
