@@ -149,6 +149,22 @@ def check_logits(logits: Any, clips: Tensor) -> Tensor:
     return logits
 
 
+def in_lanes(model: nn.Module, clips: Tensor, lanes: int) -> Tensor:
+    """Return the model's logits for ``clips``, asked for in batches of exactly ``lanes`` clips, padded with grey.
+
+    Kernels choose their order of summation by the shape of the batch, so that the same clip gets logits that differ in
+    the last bits, and with them signs of gradients, when its batch has another size. Asked this way, what a clip gets
+    depends on the clip alone.
+
+    Raises:
+        ClipError: the model returned anything but finite logits ``(B, K)``.
+    """
+    count = len(clips)
+    padding = clips.new_full((-count % lanes, *clips.shape[1:]), 0.5)
+    chunks = (torch.cat([clips, padding]) if len(padding) else clips).split(lanes)
+    return torch.cat([check_logits(model(chunk), chunk) for chunk in chunks])[:count]
+
+
 def clip_seed(run_seed: int, sample_id: str, card_key: str) -> int:
     """Return the seed of one attack on one clip: order and batch size cannot change it."""
     digest = hashlib.sha256(f"{run_seed}\0{sample_id}\0{card_key}".encode()).digest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robustvid.contracts import check_logits
+from robustvid.contracts import in_lanes
 from robustvid.errors import ModelError
 
 _LANES = {"cpu": 8, "cuda": 16}  # on a CPU eight clips fit its caches best
@@ -19,9 +19,7 @@ def lanes_on(device: torch.device) -> int:
 class Probe(nn.Module):
     """A model that counts what it is asked and answers each clip the same way in any company.
 
-    Kernels choose their order of summation by the shape of the batch, so that the same clip gets logits that differ in
-    the last bits, and with them signs of gradients, when its batch has another size. The probe runs the model on
-    batches of exactly ``lanes`` clips, padded with grey: what a clip gets then depends on the clip alone.
+    The model runs on batches of exactly ``lanes`` clips, see :func:`~robustvid.contracts.in_lanes`.
 
     Attributes:
         forwards: clips that went through the model.
@@ -40,11 +38,8 @@ class Probe(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """Return logits ``(B, K)`` in float32."""
-        count = len(clips)
-        self.forwards += count
-        padding = clips.new_full((-count % self.lanes, *clips.shape[1:]), 0.5)
-        chunks = torch.cat([clips, padding]).split(self.lanes) if len(padding) else clips.split(self.lanes)
-        logits = torch.cat([check_logits(self.model(chunk), chunk) for chunk in chunks])[:count].float()
+        self.forwards += len(clips)
+        logits = in_lanes(self.model, clips, self.lanes).float()
         if self.classes is not None and logits.shape[1] != self.classes:
             raise ModelError(f"the model returned {logits.shape[1]} logits for {self.classes} classes")
         if logits.requires_grad:
