@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: env demo check test test-slow cover clean
+.PHONY: env demo check test test-slow cover cards clean
 
 env: $(VENV)/.ready
 
@@ -29,6 +29,9 @@ test-slow: env     ## the slow tests alone
 
 cover: env
 	$(BIN)/python -m pytest -q -m 'not slow' --cov=robustvid --cov-report=term-missing:skip-covered
+
+cards: env        ## attacks/README.md, from the cards
+	$(BIN)/python -m robustvid.reporting.attack_table
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

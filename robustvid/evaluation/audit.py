@@ -50,7 +50,10 @@ def audit_model(judge: Judge, clips: Sequence[LoadedClip]) -> list[dict[str, str
 
 
 def audit_results(
-    clean: Mapping[str, float], chance: float, broken: Mapping[str, Mapping[str, Sequence[int]]]
+    clean: Mapping[str, float],
+    chance: float,
+    broken: Mapping[str, Mapping[str, Sequence[int]]],
+    unseen: Mapping[str, Sequence[tuple[int, int]]],
 ) -> list[dict[str, str]]:
     """Look at results for what contradicts itself.
 
@@ -58,6 +61,8 @@ def audit_results(
         clean: ``correct``, ``lo`` and ``hi`` of the clean accuracy.
         chance: accuracy of a guess.
         broken: for each threat, for each attack that met every clip, how many clips it broke at each budget.
+        unseen: for each threat, for each budget, how many clips an attack without gradients broke and none with
+            gradients did, and of how many clips.
 
     Returns:
         The flags raised, as plain dictionaries.
@@ -75,7 +80,17 @@ def audit_results(
                 flags.append(
                     Flag("fgsm-beats-pgd", f"{threat}: FGSM breaks more clips than PGD at {len(worse)} of the budgets")
                 )
+    flags += [flag for threat, cells in unseen.items() if (flag := _masked_gradient(threat, cells)) is not None]
     return [flag._asdict() for flag in flags]
+
+
+def _masked_gradient(threat: str, cells: Sequence[tuple[int, int]]) -> Flag | None:
+    """The rule of AutoAttack, 0.2 points of accuracy, and at least two clips: one can be luck in a small sample."""
+    worst, clips = max(cells, default=(0, 0))
+    if worst < 2 or worst <= 0.002 * clips:
+        return None
+    detail = f"{threat}: attacks without gradients break {worst} of {clips} clips that those with gradients leave"
+    return Flag("black-box-beats-white-box", detail)
 
 
 def _random_output(logits: Tensor, again: Tensor) -> Flag | None:

@@ -22,10 +22,11 @@ class Pair(NamedTuple):
 
 
 class AttackName(NamedTuple):
-    """An attack as a plan knows it."""
+    """An attack as a plan knows it; ``access`` is ``white-box``, ``score``, ``decision`` or unknown."""
 
     name: str
     key: str
+    access: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,10 @@ class Plan:
 def read_plan(spec: Mapping[str, Any]) -> Plan:
     """Return the plan that a spec records."""
     budgets = [read_budget(table) for table in spec["budgets"]]
-    groups = tuple(tuple(AttackName(attack["name"], attack["key"]) for attack in group) for group in spec["attacks"])
+    groups = tuple(
+        tuple(AttackName(attack["name"], attack["key"], attack.get("access", "")) for attack in group)
+        for group in spec["attacks"]
+    )
     clip = spec["model"]["clip"]
     height, width = clip["size"]
     return Plan(

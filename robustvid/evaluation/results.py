@@ -145,7 +145,8 @@ class Results:
             }
             for number, threat in enumerate(self.plan.threats)
         }
-        return found + (audit_results(self.clean, self._chance, broken) if self.n else [])
+        unseen = {threat.name: self._unseen(number) for number, threat in enumerate(self.plan.threats)}
+        return found + (audit_results(self.clean, self._chance, broken, unseen) if self.n else [])
 
     @cached_property
     def environment(self) -> dict[str, Any]:
@@ -260,6 +261,22 @@ class Results:
 
     def _judged(self, threat: int) -> list[dict[Pair, Hunt]]:
         return [hunts or {} for hunts in self._judged_or_wrong[threat]]
+
+    def _unseen(self, threat: int) -> list[tuple[int, int]]:
+        """Return for each budget how many clips fell to attacks without gradients alone, and of how many.
+
+        Without an attack that has gradients there is nothing to compare.
+        """
+        access = {pair: [attack.access for attack in self.plan.groups[pair.group]] for pair in self.plan.pairs()}
+        if all(kind != "white-box" for kinds in access.values() for kind in kinds):
+            return []
+        judged = self._judged(threat)
+        counts = [0] * len(self.plan.threats[threat].budgets)
+        for hunts in judged:
+            for cell in range(len(counts)):
+                by = {access[pair][hunt.broken_by[cell]] for pair, hunt in hunts.items() if hunt.broken_by[cell] >= 0}
+                counts[cell] += bool(by) and by <= {"score", "decision"}
+        return [(count, len(judged)) for count in counts]
 
     def _limits(self, attack: str) -> list[int]:
         """Return for each group the last attack that counts; -1 where none does."""

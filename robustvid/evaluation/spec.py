@@ -66,6 +66,7 @@ def make_spec(  # noqa: PLR0917  one argument for each part of a run
                     "function": attack.target,
                     "version": attack.version,
                     "params": attack.arguments(),
+                    "access": attack.access,
                 }
                 for attack in group
             ]

@@ -1,5 +1,7 @@
 """Every red flag is raised by a model that deserves it, and by no other."""
 
+import dataclasses
+
 import pytest
 import torch
 from fakes import FakeVideos
@@ -88,8 +90,8 @@ def test_model_flags(tiny_model, fake_videos, network, flag):
 
 def test_fgsm_that_beats_pgd_is_flagged(tiny_model, fake_videos):
     broken = {"linf-frame": {"fgsm": [1, 5], "pgd": [2, 4]}}
-    assert [flag["flag"] for flag in audit_results({"lo": 0.8, "hi": 0.9}, 0.1, broken)] == ["fgsm-beats-pgd"]
-    assert audit_results({"lo": 0.8, "hi": 0.9}, 0.1, {"linf-frame": {"fgsm": [1, 4], "pgd": [2, 4]}}) == []
+    assert [flag["flag"] for flag in audit_results({"lo": 0.8, "hi": 0.9}, 0.1, broken, {})] == ["fgsm-beats-pgd"]
+    assert audit_results({"lo": 0.8, "hi": 0.9}, 0.1, {"linf-frame": {"fgsm": [1, 4], "pgd": [2, 4]}}, {}) == []
 
 
 def test_a_model_that_guesses_is_flagged(tiny_model):
@@ -102,3 +104,26 @@ def test_a_model_that_guesses_is_flagged(tiny_model):
     nn.init.constant_(constant.network.head.bias[:1], 1.0)
     names = {found["flag"] for found in rv.evaluate(constant, Guessed(tiny_model), "fgsm", LINF).flags}
     assert "no-better-than-chance" in names
+
+
+def test_an_attack_without_gradients_that_wins_is_flagged(tiny_model, fake_videos):
+    """A white-box attack that does nothing beside a score attack that works: what a masked gradient looks like."""
+    budgets = [rv.Budget("linf", 0.5)]
+
+    def evaluate(blind):
+        seeing = dataclasses.replace(rv.load_attack("pgd"), name="seeing", version=7, access="score")
+        gradient = dataclasses.replace(rv.load_attack("fgsm" if blind else "apgd-ce"), access="white-box")
+        if blind:
+            gradient = dataclasses.replace(gradient, name="blind", function=lambda *inputs: inputs[1], params={})
+        results = rv.evaluate(tiny_model, fake_videos, [gradient, seeing], budgets)
+        assert results.curve().correct.iloc[-1] < results.curve().correct.iloc[0] - 2
+        return {flag["flag"] for flag in results.flags}
+
+    assert "black-box-beats-white-box" in evaluate(blind=True)
+    assert "black-box-beats-white-box" not in evaluate(blind=False)
+
+
+def test_one_clip_of_a_hundred_may_be_luck():
+    for cells, flagged in [([(1, 100)], False), ([(2, 100)], True), ([(2, 2000)], False), ([(0, 9), (3, 9)], True)]:
+        found = audit_results({"lo": 0.8, "hi": 0.9}, 0.1, {}, {"l2-clip": cells})
+        assert [flag["flag"] for flag in found] == ["black-box-beats-white-box"] * flagged
