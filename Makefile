@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: env demo check test test-slow cover cards clean
+.PHONY: env demo check test test-slow cover peers cards clean
 
 env: $(VENV)/.ready
 
@@ -29,6 +29,10 @@ test-slow: env     ## the slow tests alone
 
 cover: env
 	$(BIN)/python -m pytest -q -m 'not slow' --cov=robustvid --cov-report=term-missing:skip-covered
+
+peers: env        ## the libraries that benchmarks/ measures beside robustvid
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,peers]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --no-deps adv-lib
 
 cards: env        ## attacks/README.md, from the cards
 	$(BIN)/python -m robustvid.reporting.attack_table

@@ -2,8 +2,8 @@
 
     python -m benchmarks.adversarial_training OUT
 
-Madry et al., arXiv:1706.06083: every step is taken on clips attacked with PGD inside linf 8/255, in evaluation mode, and
-ε rises linearly over the first third of the training. Not a model of the zoo: one seed, no selection.
+Madry et al., arXiv:1706.06083: every step is taken on clips attacked with PGD inside linf 8/255, in evaluation mode,
+and ε rises linearly over the first third of the training. Not a model of the zoo: one seed, no selection.
 """
 
 from __future__ import annotations

@@ -184,9 +184,10 @@ class Budget:
         radii = [
             f"{name} {format_radius(r)}" for name, r in (("frame", self.frame), ("clip", self.clip)) if r is not None
         ]
-        count = "" if self.frames is None else f", {self.frames} frame{'s' if self.frames != 1 else ''}"
         if isinstance(self.frames, Tensor):
             count = f", one of {self.frames.numel()} frame counts"
+        else:
+            count = "" if self.frames is None else f", {self.frames} frame{'s' if self.frames != 1 else ''}"
         return f"{self.norm} {', '.join(radii)}{count}"
 
     def select(self, index: Tensor) -> Budget:

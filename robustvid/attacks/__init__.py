@@ -27,7 +27,7 @@ ATTACKS = Registry(
         "si_fgsm": "robustvid.attacks.transfer:si_fgsm",
         "sparse_frames": "robustvid.attacks.sparse:sparse_frames",
         "square": "robustvid.attacks.square:square",
-        "temporal_shift": "robustvid.attacks.transfer:temporal_shift",
+        "temporal_shift": "robustvid.attacks.temporal_shift:temporal_shift",
         "ti_fgsm": "robustvid.attacks.transfer:ti_fgsm",
         "universal": "robustvid.attacks.universal:universal",
         "vmi_fgsm": "robustvid.attacks.transfer:vmi_fgsm",

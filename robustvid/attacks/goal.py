@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustvid.errors import CardError
 from robustvid.losses import LOSSES, TARGETED_LOSSES, check_loss, margin
@@ -58,7 +59,12 @@ class Goal:
 
 
 def make_goal(  # noqa: PLR0917  the inputs of every attack, then what is wanted
-    model: nn.Module, clips: Tensor, labels: Tensor, seeds: Tensor, loss: str, target: Target = None
+    model: Callable[[Tensor], Tensor],
+    clips: Tensor,
+    labels: Tensor,
+    seeds: Tensor,
+    loss: str,
+    target: Target = None,
 ) -> Goal:
     """Return the goal of an attack: untargeted without ``target``, else to have that class predicted.
 

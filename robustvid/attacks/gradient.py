@@ -21,7 +21,45 @@ Oracle = Callable[[nn.Module, Tensor, Goal, Tensor, int], tuple[Tensor, Tensor]]
 _GRADIENT = chain()  # the gradient itself, as it is
 
 
-def loss_gradient(model: nn.Module, clips: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
+class Problem(NamedTuple):
+    """Clips to attack, each with its own budget and seed; ``mask`` is 1 where a clip may change, None for anywhere."""
+
+    clips: Tensor
+    goal: Goal
+    budget: Budget
+    seeds: Tensor
+    mask: Tensor | None
+
+    def select(self, index: Tensor) -> Problem:
+        """Return the problem of some clips of the batch."""
+        mask = None if self.mask is None else self.mask[index]
+        seeds = self.seeds[index.to(self.seeds.device)]
+        return Problem(self.clips[index], self.goal.select(index), self.budget.select(index), seeds, mask)
+
+
+class Look(NamedTuple):
+    """What a refinement sees of the clips that still stand.
+
+    Attributes:
+        point: where the gradient was taken.
+        grad: the oracle's gradient.
+        problem: the clips, with their goals, budgets and seeds.
+        memory: what the refinement returned at the step before; empty at first.
+        step: number of the step, from 0.
+    """
+
+    point: Tensor
+    grad: Tensor
+    problem: Problem
+    memory: Memory
+    step: int
+
+
+# (model, look) -> (gradient, memory); runs after clips that are done were dropped, so that it costs them nothing
+Refinement = Callable[[nn.Module, Look], tuple[Tensor, Memory]]
+
+
+def loss_gradient(model: Callable[[Tensor], Tensor], clips: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
     """Return the gradient of the summed loss with respect to ``clips``, and the logits; one forward, one backward."""
     with torch.enable_grad():
         leaf = clips.detach().requires_grad_()
@@ -68,6 +106,7 @@ class Ascent:
         restarts: runs from different starting points; only clips still standing are run again.
         refresh: with ``budget.frames``, choose the frames anew after so many steps; 0 keeps the first choice.
         lookahead: take the gradient so many momentum steps ahead of the iterate.
+        refine: makes the gradient of a step out of the oracle's, by further passes; only for clips that still stand.
 
     Raises:
         CardError: steps or restarts below 1, or a step size that is not above 0.
@@ -81,6 +120,7 @@ class Ascent:
     restarts: int = 1
     refresh: int = 0
     lookahead: float = 0.0
+    refine: Refinement | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings under which nothing would be attacked."""
@@ -88,22 +128,6 @@ class Ascent:
             raise CardError(f"steps={self.steps}, restarts={self.restarts}: give at least 1 of each")
         if not 0 < self.step_size < math.inf:
             raise CardError(f"step_size={self.step_size}: give a finite number above 0, in units of the radius")
-
-
-class Problem(NamedTuple):
-    """Clips to attack, each with its own budget and seed; ``mask`` is 1 where a clip may change, None for anywhere."""
-
-    clips: Tensor
-    goal: Goal
-    budget: Budget
-    seeds: Tensor
-    mask: Tensor | None
-
-    def select(self, index: Tensor) -> Problem:
-        """Return the problem of some clips of the batch."""
-        mask = None if self.mask is None else self.mask[index]
-        seeds = self.seeds[index.to(self.seeds.device)]
-        return Problem(self.clips[index], self.goal.select(index), self.budget.select(index), seeds, mask)
 
 
 def salient_frames(model: nn.Module, clips: Tensor, goal: Goal, budget: Budget, mask: Tensor | None = None) -> Tensor:
@@ -160,18 +184,22 @@ def _climb(model: nn.Module, problem: Problem, ascent: Ascent) -> Best:
     active = torch.arange(len(problem.clips), device=problem.clips.device)
     iterate = begin(problem) if ascent.random_start else problem.clips
     memory = ascent.direction.init(iterate)
+    refined: Memory = ()
     for step in range(ascent.steps):
-        point = _ahead(iterate, memory, problem.budget, ascent)
+        point = _ahead(iterate, memory, problem.budget, ascent) if step else iterate  # no velocity yet
         grad, logits = ascent.oracle(model, point, problem.goal, problem.seeds, step)
         if point is not iterate:
             with torch.no_grad():
                 logits = model(iterate)
         standing = best.score(active, iterate, logits, problem.goal)
         if len(standing) < len(active) and not transfers:
-            active, iterate, grad = active[standing], iterate[standing], grad[standing]
-            problem, memory = problem.select(standing), tuple(tensor[standing] for tensor in memory)
+            active, iterate, grad, point = (tensor[standing] for tensor in (active, iterate, grad, point))
+            memory, refined = (tuple(tensor[standing] for tensor in kept) for kept in (memory, refined))
+            problem = problem.select(standing)
         if not len(active):
             return best
+        if ascent.refine:
+            grad, refined = ascent.refine(model, Look(point, grad, problem, refined, step))
         if ascent.refresh and step and step % ascent.refresh == 0 and problem.budget.frames is not None:
             problem = problem._replace(mask=problem.budget.salient(grad))
         iterate, memory = _step(iterate, grad, memory, problem, ascent)
@@ -182,8 +210,13 @@ def _climb(model: nn.Module, problem: Problem, ascent: Ascent) -> Best:
 
 def begin(problem: Problem) -> Tensor:
     """Return a random starting point in the budget, where the mask allows it and in [0, 1]."""
-    delta = replace(problem.budget, frames=None).start(problem.clips, problem.seeds)
-    return (problem.clips + (delta if problem.mask is None else delta * problem.mask)).clamp(0, 1)
+    return (problem.clips + draw(problem, problem.seeds)).clamp(0, 1)
+
+
+def draw(problem: Problem, seeds: Tensor) -> Tensor:
+    """Return a random perturbation in the budget, where the mask allows it."""
+    delta = replace(problem.budget, frames=None).start(problem.clips, seeds)
+    return delta if problem.mask is None else delta * problem.mask
 
 
 def _step(iterate: Tensor, grad: Tensor, memory: Memory, problem: Problem, ascent: Ascent) -> tuple[Tensor, Memory]:

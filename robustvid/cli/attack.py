@@ -23,6 +23,7 @@ class Options:
     """What ``robustvid attack`` was asked; the options' help says what each means."""
 
     model: str
+    surrogate: str | None
     data: str
     root: str | None
     split: str
@@ -50,6 +51,11 @@ def _all_of(options: Sequence[Decorator]) -> Decorator:
 
 _OPTIONS: tuple[Decorator, ...] = (
     click.option("-m", "--model", default="conv3d", show_default=True, help="Zoo name, folder, or module:function."),
+    click.option(
+        "--surrogate",
+        metavar="MODEL",
+        help="Attack this model and measure --model, to see what transfers; named as --model.",
+    ),
     click.option("-d", "--data", default="motion10", show_default=True, help="Dataset name, or module:function."),
     click.option("--root", type=click.Path(), help="Folder of the dataset; motion10 needs none."),
     click.option("--split", default="test", show_default=True, help="Part of the dataset."),
@@ -98,6 +104,7 @@ Examples:
   robustvid attack --model frame_rnn --battery quick --eps-frame 1..8*2/255 --clips all
   robustvid attack -a pgd:steps=50,restarts=2 --norm l2 --eps-frame 0.1,0.2 --eps-clip 0.25,0.5
   robustvid attack --eps-frame 2..8:2/255 --frames 1,2,4,all
+  robustvid attack --model frame_rnn --surrogate conv3d -a mi-fgsm -a temporal-shift --eps-frame 8/255,16/255
   robustvid attack --model my_package.mine:build --data folder --root my/videos --json
 """
 )
@@ -164,6 +171,7 @@ def _run(asked: Options, command: list[str], limit: int | None) -> Any:
     model = rv.load_model(asked.model)
     data = rv.load_data(asked.data, root=asked.root, split=asked.split)
     settings: dict[str, Any] = {
+        "surrogate": rv.load_model(asked.surrogate) if asked.surrogate else None,
         "limit": limit,
         "device": asked.device,
         "seed": asked.seed,

@@ -11,27 +11,28 @@ import click
 
 
 def estimate(
-    model: Any, data: Any, attacks: Any, budgets: Any, *, strategy: str, as_json: bool, **settings: Any
+    model: Any, data: Any, attacks: Any, budgets: Any, *, surrogate: Any, strategy: str, as_json: bool, **settings: Any
 ) -> None:
     """Print the plan of a run and an upper bound of its time; writes nothing to disk."""
-    from robustvid.contracts import frozen
-    from robustvid.evaluation.machine import fastest_threads, on_device, pick_device
+    from robustvid.evaluation.machine import fastest_threads, lent, pick_device
     from robustvid.evaluation.probe import Probe, lanes_on
     from robustvid.evaluation.search import check_strategy
-    from robustvid.evaluation.sweep import choose_clips, plan_attacks
+    from robustvid.evaluation.sweep import check_models, choose_clips, plan_attacks
     from robustvid.evaluation.threats import group_threats
     from robustvid.evaluation.verdict import Judge, load_clip
 
     check_strategy(strategy)
     groups, _ = plan_attacks(attacks)
     threats = group_threats(budgets)
+    check_models(model, data, surrogate)
     place = pick_device(settings["device"])
     lanes = lanes_on(place)
     clips = choose_clips(len(data), settings["limit"], settings["seed"])
     sample = [load_clip(data, index, model.card.clip) for index in clips[:lanes]]
-    judge = Judge(Probe(model, lanes), place, settings["seed"], lanes)
+    attacked = None if surrogate is None else Probe(surrogate, lanes, surrogate=True)
+    judge = Judge(Probe(model, lanes), place, settings["seed"], lanes, attacked)
     total = 0.0
-    with on_device(model, place), frozen(model), fastest_threads(lambda: judge.trial(sample), place):
+    with lent([model, surrogate], place), fastest_threads(lambda: judge.trial(sample), place):
         clean = [row.predicted for row in judge.clean(sample)]
         for threat in threats:
             for group in groups:
@@ -42,6 +43,7 @@ def estimate(
                     total += len(clips) * per_clip * _rounds(strategy, len(threat.budgets), first=number == 0)
     plan = {
         "model": model.card.name,
+        "surrogate": None if surrogate is None else surrogate.card.name,
         "data": data.name,
         "clips": len(clips),
         "threats": {threat.name: [budget.describe() for budget in threat.budgets] for threat in threats},
@@ -62,8 +64,9 @@ def _rounds(strategy: str, budgets: int, *, first: bool) -> int:
 
 def _words(plan: dict[str, Any]) -> str:
     threats = "\n".join(f"  {name}: {', '.join(budgets)}" for name, budgets in plan["threats"].items())
+    subject = plan["model"] + (f" attacked through {plan['surrogate']}" if plan["surrogate"] else "")
     return (
-        f"{plan['model']} on {plan['clips']} clips of {plan['data']}, {plan['strategy']}, on {plan['device']}\n"
+        f"{subject} on {plan['clips']} clips of {plan['data']}, {plan['strategy']}, on {plan['device']}\n"
         f"{threats}\n"
         f"  attacks: {', '.join(plan['attacks'])}\n"
         f"about {plan['seconds_at_most']:.0f} s at most, if no clip breaks early (from timing one batch of each attack)"

@@ -26,7 +26,7 @@ def audit_model(judge: Judge, clips: Sequence[LoadedClip]) -> list[dict[str, str
     """Look at a model, before any attack, for what makes robust numbers meaningless.
 
     Args:
-        judge: holds the probed model.
+        judge: holds the probed model, and the surrogate if there is one, whose gradient is the one that counts.
         clips: a few clips, at least two.
 
     Returns:
@@ -43,7 +43,7 @@ def audit_model(judge: Judge, clips: Sequence[LoadedClip]) -> list[dict[str, str
         _random_output(logits, again),
         _batch_dependent(logits[order], moved),
         _probabilities(logits),
-        _zero_gradient(judge.probe, pixels[: judge.probe.lanes], labels[: judge.probe.lanes]),
+        _zero_gradient(judge.attacked, pixels[: judge.probe.lanes], labels[: judge.probe.lanes]),
         _training_mode(network),
     ]
     return [flag._asdict() for flag in checks if flag is not None]

@@ -6,8 +6,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 import robustvid
+from robustvid.contracts import frozen
 from robustvid.errors import RunError
 from robustvid.evaluation.spec import write_json
 
@@ -76,8 +77,18 @@ def note_environment(path: Path, device: torch.device, command: Sequence[str] | 
 
 
 @contextmanager
-def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Lend the model to a device and bring it back."""
+def lent(models: Iterable[nn.Module | None], device: torch.device) -> Iterator[None]:
+    """Lend models to a device, frozen, and bring them back as they were; None is no model."""
+    with ExitStack() as stack:
+        for model in models:
+            if model is not None:
+                stack.enter_context(_on_device(model, device))
+                stack.enter_context(frozen(model))
+        yield
+
+
+@contextmanager
+def _on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
     home = next((parameter.device for parameter in model.parameters()), device)
     model.to(device)
     try:

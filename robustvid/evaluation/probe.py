@@ -21,18 +21,25 @@ class Probe(nn.Module):
 
     The model runs on batches of exactly ``lanes`` clips, see :func:`~robustvid.contracts.in_lanes`.
 
+    Args:
+        model: the network to ask.
+        lanes: clips in every call of it.
+        surrogate: it is attacked in place of the model that is measured, so that attacks spend all their steps.
+
     Attributes:
         forwards: clips that went through the model.
         backwards: clips whose gradient was asked for.
         lanes: clips in every call of the model.
+        surrogate: as given.
     """
 
-    def __init__(self, model: nn.Module, lanes: int) -> None:
+    def __init__(self, model: nn.Module, lanes: int, *, surrogate: bool = False) -> None:
         super().__init__()
         self.model = model
         card = getattr(model, "card", None)
         self.classes = len(card.classes) if card is not None else None
         self.lanes = lanes
+        self.surrogate = surrogate
         self.forwards = 0
         self.backwards = 0
 

@@ -64,7 +64,7 @@ class Results:
             self.plan: Plan = read_plan(self.spec)
             self._chance = 1 / len(self.spec["model"]["classes"])
             self._wanted = int(self.spec["data"]["clips"])
-            _ = [self.spec[part]["name"] for part in ("model", "data")]
+            _ = [self.spec[part]["name"] for part in ("model", "data")], self.surrogate
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError) as error:
             raise RunError(f"{self.folder / 'spec.json'} is damaged: {error!r}") from None
         self.rows: list[Row] = list(read_rows(self.folder / "rows.jsonl"))
@@ -73,6 +73,18 @@ class Results:
     def key(self) -> str:
         """Return the hash of the spec that the folder is named after."""
         return spec_key(self.spec)
+
+    @property
+    def surrogate(self) -> str | None:
+        """Return the name of the model that was attacked in place of the measured one, if there was one."""
+        surrogate = self.spec.get("surrogate")
+        return None if surrogate is None else str(surrogate["name"])
+
+    @property
+    def subject(self) -> str:
+        """Return what was measured, in words: the model, and what it was attacked through."""
+        model = str(self.spec["model"]["name"])
+        return model if self.surrogate is None else f"{model} attacked through {self.surrogate}"
 
     @property
     def threats(self) -> list[str]:
@@ -138,6 +150,8 @@ class Results:
     def flags(self) -> list[dict[str, str]]:
         """Return the reasons for doubt: ``flag``, explained in docs/flags.md, and ``detail``."""
         found = _read_flags(self.folder / "model_flags.json")
+        if self.surrogate:  # which attack transfers better than which says nothing of the model's gradient
+            return found + (audit_results(self.clean, self._chance, {}, {}) if self.n else [])
         alone = [group[0].name for group in self.plan.groups if len(group) == 1]
         broken = {
             threat.name: {
@@ -185,6 +199,7 @@ class Results:
         return {
             "run": str(self.folder),
             "model": self.spec["model"]["name"],
+            "surrogate": self.surrogate,
             "data": self.spec["data"]["name"],
             "n": self.n,
             "complete": self.complete,

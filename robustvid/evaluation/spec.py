@@ -32,23 +32,17 @@ def make_spec(  # noqa: PLR0917  one argument for each part of a run
     threats: Sequence[Threat],
     clips: Sequence[int],
     settings: Mapping[str, Any],
+    surrogate: VideoClassifier | None = None,
 ) -> dict[str, Any]:
-    """Return the spec as plain JSON values; ``settings`` are strategy, seed, lanes and device."""
-    card = model.card
+    """Return the spec as plain JSON values; ``settings`` are strategy, seed, lanes and device.
+
+    A surrogate is in it when there is one, and leaves no trace when there is none.
+    """
     spec: dict[str, Any] = {
         "schema": SCHEMA,
         "robustvid": robustvid.__version__,
-        "model": {
-            "name": card.name,
-            "arch": card.arch,
-            "weights": weights_digest(model),
-            "network": _network_digest(model),
-            "options": dict(card.options),
-            "mean": list(card.mean),
-            "std": list(card.std),
-            "classes": list(card.classes),
-            "clip": asdict(card.clip) | {"size": list(card.clip.size)},
-        },
+        "model": _model_facts(model),
+        **({} if surrogate is None else {"surrogate": _model_facts(surrogate)}),
         "data": {
             "name": data.name,
             "split": data.split,
@@ -140,6 +134,21 @@ def write_json(path: Path, value: Any) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _model_facts(model: VideoClassifier) -> dict[str, Any]:
+    card = model.card
+    return {
+        "name": card.name,
+        "arch": card.arch,
+        "weights": weights_digest(model),
+        "network": _network_digest(model),
+        "options": dict(card.options),
+        "mean": list(card.mean),
+        "std": list(card.std),
+        "classes": list(card.classes),
+        "clip": asdict(card.clip) | {"size": list(card.clip.size)},
+    }
 
 
 def _network_digest(model: VideoClassifier) -> str:

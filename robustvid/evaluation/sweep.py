@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from robustvid.budget import Budget
-from robustvid.contracts import VideoDataset, frozen
+from robustvid.contracts import VideoDataset
 from robustvid.errors import AttackError, DataError, ModelError, RunError
 from robustvid.evaluation.audit import audit_model
 from robustvid.evaluation.cards import Attack, Battery, as_attack, load_attack
 from robustvid.evaluation.evidence import keep_clip
 from robustvid.evaluation.journal import Journal, Row, read_rows
-from robustvid.evaluation.machine import fastest_threads, note_environment, on_device, pick_device
+from robustvid.evaluation.machine import fastest_threads, lent, note_environment, pick_device
 from robustvid.evaluation.plan import Pair, Plan, by_clip, read_plan
 from robustvid.evaluation.probe import Probe, lanes_on
 from robustvid.evaluation.results import WORST, Results
@@ -99,6 +99,7 @@ def evaluate(
     attacks: str | Attack | Battery | Sequence[str | Attack | Callable[..., Tensor]],
     budgets: Sequence[Budget],
     *,
+    surrogate: VideoClassifier | None = None,
     out: str | Path | None = None,
     limit: int | None = None,
     batch_size: int | None = None,
@@ -119,6 +120,8 @@ def evaluate(
         data: labelled videos; clips are cut as ``model.card.clip`` says.
         attacks: a :class:`Battery`, or attacks by name, card file or function.
         budgets: what perturbations may be; budgets that bound the same things form one threat.
+        surrogate: attacks are run on this model instead, spend all their steps on it, and are judged by ``model``, to
+            see how far its failures transfer. It must know the same classes and take clips of the same shape.
         out: the run folder; ``runs/<model>-<data>-<key>`` when None.
         limit: how many clips, drawn by ``seed``; all when None.
         batch_size: clips attacked at once; changes speed and memory, never a result.
@@ -134,6 +137,7 @@ def evaluate(
 
     Raises:
         AttackError: an attack left the budget, the range or the shape; names the attack.
+        ModelError: model, data and surrogate disagree on the classes or the clips.
         RunError: the run folder cannot be used.
     """
     check_strategy(strategy)
@@ -141,18 +145,23 @@ def evaluate(
         raise RunError(f"batch_size={batch_size}: give at least 1")
     groups, battery = plan_attacks(attacks)
     threats = group_threats(budgets)
-    _check_model(model, data)
+    check_models(model, data, surrogate)
     place = pick_device(device)
     lanes = lanes_on(place)
     clips = choose_clips(len(data), limit, seed)
     settings = {"strategy": strategy, "seed": seed, "lanes": lanes, "device": place.type}
-    spec = make_spec(model, data, groups, battery, threats, clips, settings)
+    spec = make_spec(model, data, groups, battery, threats, clips, settings, surrogate)
     folder = open_run(spec, out, fresh=fresh)
-    judge = Judge(Probe(model, lanes), place, seed, batch_size or BATCH_SIZE.get(place.type, BATCH_SIZE["cuda"]))
+    judge = Judge(
+        Probe(model, lanes),
+        place,
+        seed,
+        batch_size or BATCH_SIZE.get(place.type, BATCH_SIZE["cuda"]),
+        None if surrogate is None else Probe(surrogate, lanes, surrogate=True),
+    )
     with (
         Journal(folder / "rows.jsonl") as journal,
-        on_device(model, place),
-        frozen(model),
+        lent([model, surrogate], place),
         deferred_interrupt() as stop,
     ):
         note_environment(folder / "environment.json", place, command)
@@ -182,18 +191,36 @@ def choose_clips(videos: int, limit: int | None, seed: int) -> list[int]:
     return order[:limit]
 
 
-def _check_model(model: VideoClassifier, data: VideoDataset) -> None:
-    if not isinstance(model, nn.Module) or not hasattr(model, "card"):
-        raise ModelError(
-            f"{type(model).__name__} has no card: wrap the network in robustvid.VideoClassifier(network, card)"
-        )
-    ours, theirs = list(model.card.classes), list(data.classes)
+def check_models(model: VideoClassifier, data: VideoDataset, surrogate: VideoClassifier | None) -> None:
+    """Refuse models that cannot be measured on this data, or one through the other.
+
+    Raises:
+        ModelError: a model has no card, or they disagree on the classes or the clips.
+    """
+    for given in (model,) if surrogate is None else (model, surrogate):
+        if not isinstance(given, nn.Module) or not hasattr(given, "card"):
+            raise ModelError(
+                f"{type(given).__name__} has no card: wrap the network in robustvid.VideoClassifier(network, card)"
+            )
+    _check_classes(model, "data", data.name, list(data.classes))
+    if surrogate is not None:
+        _check_classes(model, "surrogate", surrogate.card.name, list(surrogate.card.classes))
+        ours, theirs = (f"{c.frames} frames of {c.size[0]}×{c.size[1]}" for c in (model.card.clip, surrogate.card.clip))
+        if ours != theirs:
+            raise ModelError(
+                f"model {model.card.name} takes {ours} pixels, surrogate {surrogate.card.name} {theirs}: "
+                "a clip attacked for one has to fit the other"
+            )
+
+
+def _check_classes(model: VideoClassifier, noun: str, name: str, theirs: Sequence[str]) -> None:
+    ours = list(model.card.classes)
     if ours != theirs:
         where = next((i for i, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
         detail = f"{len(ours)} and {len(theirs)} classes"
         if where is not None:
-            detail += f"; class {where} is {ours[where]!r} for the model and {theirs[where]!r} for the data"
-        raise ModelError(f"model {model.card.name} and data {data.name} disagree on the classes: {detail}")
+            detail += f"; class {where} is {ours[where]!r} for the model and {theirs[where]!r} for the {noun}"
+        raise ModelError(f"model {model.card.name} and {noun} {name} disagree on the classes: {detail}")
 
 
 class _Sweep:

@@ -74,14 +74,18 @@ class Judge:
     """Attacks batches through a probe and measures what comes back.
 
     Args:
-        probe: the counted model.
+        probe: the counted model; every verdict is its own.
         device: where it is.
         seed: of the run.
         batch_size: clips attacked at once; halved for good when memory runs out.
+        surrogate: the counted model that attacks are given; the measured one when None.
     """
 
-    def __init__(self, probe: Probe, device: torch.device, seed: int, batch_size: int) -> None:
+    def __init__(
+        self, probe: Probe, device: torch.device, seed: int, batch_size: int, surrogate: Probe | None = None
+    ) -> None:
         self.probe, self.device, self.seed, self.batch_size = probe, device, seed, batch_size
+        self.attacked = surrogate or probe
 
     def clean(self, clips: Sequence[LoadedClip]) -> list[Row]:
         """Predict clips as they are."""
@@ -100,9 +104,11 @@ class Judge:
     def trial(self, clips: Sequence[LoadedClip]) -> None:
         """Do the work that attacks are made of, once: a forward, and a backward where the model has a gradient."""
         leaf = self._pixels(clips).requires_grad_()
-        logits: Tensor = self.probe(leaf)
+        logits: Tensor = self.attacked(leaf)
         if logits.requires_grad:
             torch.autograd.grad(logits.sum(), leaf, allow_unused=True)
+        if self.attacked is not self.probe:
+            self._predict(leaf.detach())
 
     def attack(
         self, attack: Attack, threat: Threat, clips: Sequence[LoadedClip], cells: Sequence[int], clean: Sequence[int]
@@ -123,7 +129,7 @@ class Judge:
         return self._within_memory(lambda part: self._attack(attack, threat, part), jobs)
 
     def _clean(self, clips: Sequence[LoadedClip]) -> list[Row]:
-        meter = _Meter(self.probe)
+        meter = _Meter(self.probe, self.attacked)
         logits = self._predict(self._pixels(clips))
         cost = meter.share(len(clips))
         nothing = Sizes(0.0, 0.0, 0.0, 0)
@@ -138,8 +144,8 @@ class Judge:
         labels = torch.tensor([clip.label for clip in clips], device=self.device)
         seeds = torch.tensor([clip_seed(self.seed, clip.sample, attack.key) for clip in clips])
         budget = threat.batch(cells, pixels.shape[2])
-        meter = _Meter(self.probe)
-        adversarial = attack(self.probe, pixels.clone(), labels, budget, seeds)
+        meter = _Meter(self.probe, self.attacked)
+        adversarial = attack(self.attacked, pixels.clone(), labels, budget, seeds)
         _check_range(attack.name, adversarial, pixels)
         logits = self._predict(adversarial)
         cost = meter.share(len(clips))
@@ -175,7 +181,7 @@ class Judge:
             self.batch_size = max(self.probe.lanes, min(self.batch_size, size // 2))
             log.warning("out of memory: going on with batches of %d", self.batch_size)
         elif self.probe.lanes > 1:
-            self.probe.lanes //= 2
+            self.probe.lanes = self.attacked.lanes = self.probe.lanes // 2
             log.warning(
                 "out of memory: going on with %d clips in a call of the model; borderline clips may differ from a run "
                 "with more memory in the last bit of their logits",
@@ -188,19 +194,19 @@ class Judge:
 
 
 class _Meter:
-    """Counts what a probe is asked from now on."""
+    """Counts what probes are asked from now on."""
 
-    def __init__(self, probe: Probe) -> None:
-        self.probe = probe
-        self.begin = probe.forwards, probe.backwards, time.perf_counter()
+    def __init__(self, *probes: Probe) -> None:
+        self.probes = set(probes)
+        self.begin = self._read()
 
     def share(self, clips: int) -> Cost:
-        forwards, backwards, seconds = self.begin
-        return Cost(
-            (self.probe.forwards - forwards) / clips,
-            (self.probe.backwards - backwards) / clips,
-            (time.perf_counter() - seconds) / clips,
-        )
+        return Cost(*((now - before) / clips for now, before in zip(self._read(), self.begin, strict=True)))
+
+    def _read(self) -> tuple[float, float, float]:
+        forwards = sum(probe.forwards for probe in self.probes)
+        backwards = sum(probe.backwards for probe in self.probes)
+        return forwards, backwards, time.perf_counter()
 
 
 def _check_range(name: str, adversarial: Tensor, clips: Tensor) -> None:

@@ -116,9 +116,7 @@ def _write_panel(results: Results, panel: Panel, folder: Path) -> list[Path]:
         axes = figure.add_subplot()
         draw_panel(axes, panel, results.spec["model"]["name"])
         data = results.spec["data"]
-        axes.set_title(
-            f"{results.spec['model']['name']} on {data['name']}: {panel.title}", loc="left", parse_math=False
-        )
+        axes.set_title(f"{results.subject} on {data['name']}: {panel.title}", loc="left", parse_math=False)
         svg, png = folder / f"{panel.name}.svg", folder / f"{panel.name}.png"
         figure.savefig(svg, metadata={"Title": panel.title, "Description": panel.describe(), "Date": None})
         figure.savefig(png, dpi=200, metadata={"Title": panel.title, "Description": panel.describe()})

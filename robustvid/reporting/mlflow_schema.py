@@ -38,9 +38,10 @@ def experiment_name(results: Results) -> str:
 
 
 def run_name(results: Results) -> str:
-    """Return the model's name, which is the legend of every chart; further seeds are told apart."""
+    """Return the model's name, which is the legend of every chart; surrogates and further seeds are told apart."""
     seed = results.spec["seed"]
-    return f"{results.spec['model']['name']}{f'·s{seed}' if seed else ''}"
+    through = f" through {results.surrogate}" if results.surrogate else ""
+    return f"{results.spec['model']['name']}{through}{f'·s{seed}' if seed else ''}"
 
 
 def experiment_tags() -> dict[str, str]:
@@ -93,7 +94,8 @@ def params(results: Results) -> dict[str, str]:
         "robustvid_version": spec["robustvid"],
     }
     budgets = {f"eps.{threat.name}": ", ".join(b.describe() for b in threat.budgets) for threat in results.plan.threats}
-    return {key: str(value)[:6000] for key, value in (given | budgets).items()}
+    through = {"surrogate": results.surrogate} if results.surrogate else {}
+    return {key: str(value)[:6000] for key, value in (given | through | budgets).items()}
 
 
 def metrics(results: Results) -> list[Point]:

@@ -90,6 +90,9 @@ def _python(spec: dict[str, Any]) -> str:
     battery = spec["battery"]
     attacks = f'rv.load_battery("{battery.partition("@")[0]}")' if battery else json.dumps(names)
     budgets = ",\n        ".join(_budget(table) for table in spec["budgets"])
+    surrogate = (
+        f"\n    surrogate=rv.load_model({json.dumps(spec['surrogate']['name'])})," if "surrogate" in spec else ""
+    )
     settings = f"limit={spec['data']['clips']}, seed={spec['seed']}, strategy={json.dumps(spec['strategy'])}"
     return f"""import robustvid as rv
 
@@ -99,7 +102,7 @@ results = rv.evaluate(
     {attacks},
     [
         {budgets},
-    ],
+    ],{surrogate}
     {settings}, device={json.dumps(spec["device"])},
 )"""
 

@@ -33,7 +33,7 @@ def print_results(results: Results, console: Console) -> None:
 
 def _heading(results: Results) -> Text:
     spec, clean = results.spec, results.clean
-    text = Text(f"{spec['model']['name']} on {spec['data']['name']}", style="bold")
+    text = Text(f"{results.subject} on {spec['data']['name']}", style="bold")
     text.append(f", {spec['data']['split']} split, {results.n} clips: clean accuracy ", style="not bold")
     text.append(f"{100 * clean['acc']:.1f} %", style="bold")
     text.append(f" [{100 * clean['lo']:.1f}, {100 * clean['hi']:.1f}]", style="not bold dim")

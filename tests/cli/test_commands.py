@@ -22,8 +22,11 @@ from robustvid.testing import TinyVideoNet
 
 CLASSES = ("a", "b", "c", "d")
 
-def model():
-    return VideoClassifier(TinyVideoNet(4), rv.ModelCard("tiny", "tiny", CLASSES, rv.ClipSpec(4, 1, (16, 16))))
+def model(frames=4):
+    return VideoClassifier(TinyVideoNet(4), rv.ModelCard("tiny", "tiny", CLASSES, rv.ClipSpec(frames, 1, (16, 16))))
+
+def longer():
+    return model(frames=8)
 
 class Videos:
     name, split, classes, digest = "fake", "test", CLASSES, "v1"
@@ -241,3 +244,13 @@ def test_a_bad_tracking_address_costs_a_warning(monkeypatch):
     assert result.exit_code == 0
     assert json.loads(result.stdout)["complete"]
     assert "robustvid sync" in result.stderr
+
+
+def test_a_surrogate_is_attacked_in_place_of_the_model():
+    through = run(*BASE, "-a", "fgsm", "--eps-frame", "16/255", "--surrogate", "mine.py:model")
+    assert through.exit_code == 0, through.output
+    assert "tiny attacked through tiny on fake" in through.stdout
+    planned = run(*BASE, "-a", "fgsm", "--surrogate", "mine.py:model", "--dry-run", "--json")
+    assert json.loads(planned.stdout)["surrogate"] == "tiny"
+    assert "no model named 'conv4d'" in fails(*BASE, "--surrogate", "conv4d")
+    assert "takes 4 frames of 16×16 pixels" in fails(*BASE, "--surrogate", "mine.py:longer")

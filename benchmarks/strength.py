@@ -1,0 +1,182 @@
+"""Is the battery ``standard`` at least as strong as what other libraries offer, at the same price?
+
+    make peers
+    python -m benchmarks.strength --model conv3d --threat linf --out strength
+
+Every library attacks the same clips at the same radii and may spend as many forwards and backwards on a clip and radius
+as ``standard`` spends on one that never falls. All are given the assumption that ``standard``'s sweep makes: a clip
+that stands at a radius stands at smaller ones. Each result is judged by the same measurement: a clip is broken if it is
+in [0, 1], in the budget and misclassified. What is done is kept in ``--out``; the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import robustvid as rv
+from benchmarks.peers import Round, contestants
+from robustvid.contracts import frozen, in_lanes
+from robustvid.evaluation.plan import by_clip
+from robustvid.evaluation.probe import Probe, lanes_on
+from robustvid.evaluation.results import wilson
+from robustvid.evaluation.sweep import choose_clips
+
+RADII: dict[str, list[Any]] = {"linf": [Fraction(n, 255) for n in (2, 4, 8, 12)], "l2": [0.5, 1.0, 2.0, 4.0]}
+BATCH = 32
+
+
+def budget_of(norm: str, radius: Fraction | float) -> rv.Budget:
+    """Return linf per frame, or l2 per clip."""
+    return rv.Budget("linf", frame=radius) if norm == "linf" else rv.Budget("l2", clip=radius)
+
+
+def load(model: rv.VideoClassifier, count: int) -> tuple[Tensor, Tensor]:
+    """Return the clips that ``robustvid attack --clips COUNT`` draws, ``(B, C, T, H, W)``, and their labels."""
+    data = rv.load_data("motion10")
+    samples = [data.sample(index, model.card.clip) for index in choose_clips(len(data), count, seed=0)]
+    clips = torch.stack([sample.frames for sample in samples]).permute(0, 4, 1, 2, 3).contiguous().float() / 255
+    return clips, torch.tensor([sample.label for sample in samples])
+
+
+def price(model: rv.VideoClassifier, clips: Tensor, norm: str) -> int:
+    """Return the forwards and backwards that ``standard`` spends on a right clip that never falls."""
+    probe = Probe(model, lanes_on(clips.device))
+    with torch.no_grad():
+        labels = probe(clips).argmax(1)
+    probe.forwards = 0
+    for attack in rv.load_battery("standard").attacks:
+        attack(probe, clips, labels, budget_of(norm, 1e-9), torch.arange(len(clips)))
+    return round((probe.forwards + probe.backwards) / len(clips))
+
+
+class Contest(NamedTuple):
+    """What every library is given alike: the counted model, clips, labels, norm, and passes for a clip and radius."""
+
+    probe: Probe
+    clips: Tensor
+    labels: Tensor
+    norm: str
+    passes: int
+
+    def select(self, index: Tensor) -> Contest:
+        """Return the contest over some of the clips."""
+        return self._replace(clips=self.clips[index], labels=self.labels[index])
+
+    def right(self, clips: Tensor) -> Tensor:
+        """Return whether each clip is classified rightly, without counting it."""
+        with torch.no_grad():
+            logits = in_lanes(self.probe.model, clips, self.probe.lanes)
+        return logits.argmax(1) == self.labels
+
+
+def stands_at(contest: Contest, rounds: Sequence[Round]) -> list[int]:
+    """Return for each clip at how many of the radii it stands; -1 where the clean clip is wrong."""
+    stands = torch.where(contest.right(contest.clips), 0, -1)
+    undecided = (stands == 0).nonzero().flatten()
+    for place in reversed(range(len(RADII[contest.norm]))):
+        budget = budget_of(contest.norm, RADII[contest.norm][place])
+        found = [broken(contest.select(part), budget, rounds) for part in undecided.split(BATCH)]
+        fallen = torch.cat([torch.zeros(0, dtype=torch.bool), *found])
+        stands[undecided[~fallen]] = place + 1
+        undecided = undecided[fallen]
+    return stands.tolist()
+
+
+def broken(contest: Contest, budget: rv.Budget, rounds: Sequence[Round]) -> Tensor:
+    """Run the rounds in turn, again and again, on the clips still standing, until the passes are spent."""
+    fallen, spent, number = torch.zeros(len(contest.clips), dtype=torch.bool), 0.0, 0
+    eps = float(budget.frame if contest.norm == "linf" else budget.clip)  # type: ignore[arg-type]
+    while spent < contest.passes and not bool(fallen.all()):
+        left = (~fallen).nonzero().flatten()
+        part, probe = contest.select(left), contest.probe
+        before = probe.forwards + probe.backwards
+        found = rounds[number % len(rounds)](probe, part.clips.clone(), part.labels, eps, number)
+        spent += (probe.forwards + probe.backwards - before) / len(left)
+        delta = budget.project(found.detach() - part.clips)
+        fallen[left] = ~part.right((part.clips + delta).clamp(0, 1))
+        number += 1
+    return fallen
+
+
+def ours(model: rv.VideoClassifier, norm: str, count: int, out: Path) -> list[int]:
+    """Return the same of ``standard``, from a run in ``out``."""
+    budgets = [budget_of(norm, radius) for radius in RADII[norm]]
+    results = rv.evaluate(
+        model, rv.load_data("motion10"), rv.load_battery("standard"), budgets, limit=count, out=out / "standard"
+    )
+    rows = by_clip(results.rows)
+    stands = []
+    for index in choose_clips(results.spec["data"]["videos"], count, seed=0):
+        (hunt,) = results.plan.hunts(rows[index]).values()
+        stands.append(int((hunt.broken_by < 0).sum()) if rows[index][0].robust else -1)
+    return stands
+
+
+def main() -> None:
+    """Measure one model under one threat."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.strength", description=__doc__)
+    parser.add_argument("--model", default="conv3d")
+    parser.add_argument("--threat", choices=list(RADII), default="linf")
+    parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=50, help="of every gradient attack of the peers")
+    parser.add_argument("--targets", type=int, default=5, help="of the peers' targeted attacks")
+    parser.add_argument("--passes", type=int, help="of a peer, for a clip and radius  [default: those of standard]")
+    parser.add_argument("--out", type=Path, default=Path("strength"))
+    given = parser.parse_args()
+    model = rv.load_model(given.model)
+    out = given.out / f"{model.card.name}-{given.threat}-{given.clips}"
+    out.mkdir(parents=True, exist_ok=True)
+    clips, labels = load(model, given.clips)
+    with frozen(model):
+        passes = given.passes or price(model, clips[:8], given.threat)
+    stands = {"robustvid standard": ours(model, given.threat, given.clips, out)}
+    for name, rounds in contestants(given.threat, given.steps, given.targets).items():
+        contest = Contest(Probe(model, lanes_on(clips.device)), clips, labels, given.threat, passes)
+        stands[name] = kept(out, name, contest, rounds)
+    print(table(stands, given.threat, f"{model.card.name}, {given.clips} clips, {passes} passes a clip and radius"))
+
+
+def kept(out: Path, name: str, contest: Contest, rounds: Sequence[Round]) -> list[int]:
+    """Return :func:`stands_at` of one library, from ``out`` where it has been measured before."""
+    path = out / f"{name.split(maxsplit=1)[0]}-{contest.passes}.json"
+    if not path.is_file():
+        begin = time.perf_counter()
+        with frozen(contest.probe.model):
+            stands = stands_at(contest, rounds)
+        seconds = round(time.perf_counter() - begin)
+        cost = {"forwards": contest.probe.forwards, "backwards": contest.probe.backwards, "seconds": seconds}
+        path.write_text(json.dumps({"stands": stands} | cost))
+        print(f"{name}: {cost}", flush=True)
+    found: list[int] = json.loads(path.read_text())["stands"]
+    return found
+
+
+def table(stands: dict[str, list[int]], norm: str, title: str) -> str:
+    """Return robust accuracy by radius, and how many clips a peer breaks that ``standard`` leaves standing."""
+    radii = [f"{int(radius * 255)}/255" if norm == "linf" else str(radius) for radius in RADII[norm]]
+    lines = [title, "", f"| {norm} | clean | {' | '.join(radii)} | broken though `standard` leaves it standing |"]
+    lines.append("|---" * (len(radii) + 3) + "|")
+    mine = next(iter(stands.values()))
+    for name, found in stands.items():
+        counts = [sum(place >= need for place in found) for need in range(len(radii) + 1)]
+        missed = sum(max(0, ours - theirs) for ours, theirs in zip(mine, found, strict=True))
+        lines.append(f"| {name} | {' | '.join(_share(count, len(found)) for count in counts)} | {missed} |")
+    return "\n".join(lines)
+
+
+def _share(count: int, n: int) -> str:
+    low, high = wilson(count, n)
+    return f"{100 * count / n:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+if __name__ == "__main__":
+    main()

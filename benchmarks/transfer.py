@@ -1,0 +1,115 @@
+"""Which attack carries over to a model that samples time differently: mi-fgsm or temporal-shift?
+
+    python -m benchmarks.transfer --out FOLDER
+
+The surrogate is the zoo's ``conv3d``, which looks at every frame. The target is the same network with a stride of two
+in time in its first two convolutions, trained here on motion10 (a few minutes on a CPU) unless FOLDER holds it. All
+attacks run on the surrogate and are judged by the target; the table counts the clips fooled among those that both
+models get right.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+import robustvid as rv
+from robustvid.budget import format_radius
+from robustvid.contracts import ModelCard
+from robustvid.data.transforms import to_clips
+from robustvid.evaluation.results import wilson
+from robustvid.models.classifier import VideoClassifier
+from robustvid.models.conv3d import build
+from robustvid.training.accuracy import clean_accuracy
+from robustvid.training.loop import train
+from robustvid.training.zoo import MEAN, RECIPES, STD
+
+NAME = "conv3d-stride2"
+
+
+def strided(classes: tuple[str, ...]) -> VideoClassifier:
+    """Return an untrained ``conv3d`` whose first two convolutions step over every other frame."""
+    recipe = RECIPES["conv3d"]
+    network = build(len(classes), **recipe.options)
+    for block in network.features[:2]:
+        block[0].stride = (2, 2, 2)
+    return VideoClassifier(network, ModelCard(NAME, NAME, classes, recipe.clip, MEAN, STD, recipe.options))
+
+
+def target(folder: Path, epochs: int) -> VideoClassifier:
+    """Return the trained target, from ``folder`` where it is there already."""
+    data = rv.load_data("motion10", split="train")
+    weights = folder / f"{NAME}.safetensors"
+    with torch.random.fork_rng([]):
+        torch.manual_seed(1)
+        model = strided(tuple(data.classes))
+    if weights.is_file():
+        model.load_state_dict(load_file(weights))
+        return model.eval()
+    model = train(model, data, replace(RECIPES["conv3d"].plan, epochs=epochs, seed=1))
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, weights)
+    return model
+
+
+def right(model: VideoClassifier, data: rv.VideoDataset, places: list[int]) -> set[int]:
+    """Return the places of the clips that the model gets right."""
+    found = set()
+    with rv.frozen(model), torch.no_grad():
+        for place in places:
+            sample = data.sample(place, model.card.clip)
+            if int(model(to_clips([sample.frames])).argmax()) == sample.label:
+                found.add(place)
+    return found
+
+
+def main() -> None:
+    """Train where needed, attack, and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.transfer", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the target and the run")
+    parser.add_argument("--attacks", nargs="+", default=["mi-fgsm", "temporal-shift"], metavar="NAME")
+    parser.add_argument("--radii", nargs="+", default=["8/255", "12/255", "16/255"], metavar="EPS")
+    parser.add_argument("--clips", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=10)
+    given = parser.parse_args()
+    surrogate, data = rv.load_model("conv3d"), rv.load_data("motion10")
+    model = target(given.out, given.epochs)
+    print(f"{NAME}: {'{} of {}'.format(*clean_accuracy(model, data))} test clips right")
+    results = rv.evaluate(
+        model,
+        data,
+        given.attacks,
+        [rv.Budget("linf", radius) for radius in given.radii],
+        surrogate=surrogate,
+        limit=given.clips,
+        strategy="every",
+        out=given.out / "-".join(["run", *given.attacks, str(given.clips)]).replace(":", "_"),
+    )
+    print_table(results, surrogate, data)
+
+
+def print_table(results: rv.Results, surrogate: VideoClassifier, data: rv.VideoDataset) -> None:
+    """Print how many clips each attack fooled at each radius, of those that both models get right."""
+    rows = results.frame()
+    mine = rows[(rows.attack == "clean") & rows.robust]
+    both = right(surrogate, data, list(mine["index"]))
+    print(f"{len(both)} of {results.n} clips are right in both models; fooled of these, with 95 % Wilson intervals:\n")
+    budgets = results.plan.threats[0].budgets  # smallest first
+    print("| attack | " + " | ".join(budget.describe() for budget in budgets) + " |")
+    print("|---" * (len(budgets) + 1) + "|")
+    for attack in results.attacks:
+        cells, fooled = [], set()
+        for budget in budgets:
+            at = (rows.attack == attack) & ~rows.robust & (rows.eps_frame == format_radius(budget.frame))
+            fooled |= both & set(rows[at]["index"])  # what fools at a radius lies within every larger one
+            low, high = wilson(len(fooled), len(both))
+            cells.append(f"{len(fooled)} ({100 * len(fooled) / len(both):.0f} %, {100 * low:.0f} to {100 * high:.0f})")
+        print(f"| {attack} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()
