@@ -3,9 +3,9 @@
     python -m benchmarks.transfer --out FOLDER
 
 The surrogate is the zoo's ``conv3d``, which looks at every frame. The target is the same network with a stride of two
-in time in its first two convolutions, trained here on motion10 (a few minutes on a CPU) unless FOLDER holds it. All
-attacks run on the surrogate and are judged by the target; the table counts the clips fooled among those that both
-models get right.
+in time in its first two convolutions, trained here on motion10 (a few minutes on a CPU) unless FOLDER holds it;
+``--reverse`` exchanges the two. All attacks run on the surrogate and are judged by the target; the table counts the
+clips fooled among those that both models get right.
 """
 
 from __future__ import annotations
@@ -74,11 +74,15 @@ def main() -> None:
     parser.add_argument("--attacks", nargs="+", default=["mi-fgsm", "temporal-shift"], metavar="NAME")
     parser.add_argument("--radii", nargs="+", default=["8/255", "12/255", "16/255"], metavar="EPS")
     parser.add_argument("--clips", type=int, default=100)
+    parser.add_argument("--reverse", action="store_true", help="attack the strided model and measure conv3d")
     parser.add_argument("--epochs", type=int, default=10)
     given = parser.parse_args()
     surrogate, data = rv.load_model("conv3d"), rv.load_data("motion10")
     model = target(given.out, given.epochs)
     print(f"{NAME}: {'{} of {}'.format(*clean_accuracy(model, data))} test clips right")
+    if given.reverse:
+        model, surrogate = surrogate, model
+    print(f"attacked: {surrogate.card.name}, measured: {model.card.name}")
     results = rv.evaluate(
         model,
         data,
@@ -87,7 +91,8 @@ def main() -> None:
         surrogate=surrogate,
         limit=given.clips,
         strategy="every",
-        out=given.out / "-".join(["run", *given.attacks, str(given.clips)]).replace(":", "_"),
+        out=given.out
+        / "-".join(["reverse" if given.reverse else "run", *given.attacks, str(given.clips)]).replace(":", "_"),
     )
     print_table(results, surrogate, data)
 

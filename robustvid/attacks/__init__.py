@@ -33,3 +33,8 @@ ATTACKS = Registry(
         "vmi_fgsm": "robustvid.attacks.transfer:vmi_fgsm",
     },
 )
+
+LIBRARIES = Registry(
+    "library of attacks",
+    {"art": "robustvid.attacks.art:LIBRARY", "torchattacks": "robustvid.attacks.torchattacks:LIBRARY"},
+)

@@ -61,11 +61,11 @@ REFUSED = {
     "AdversarialPatchPyTorch": _PATCH,
     "AdversarialPatchTensorFlowV2": _TENSORFLOW,
     "AdversarialTexturePyTorch": _DETECTOR,
-    "AutoAttack": "it is not AutoAttack: no FAB, no targeted APGD, DeepFool in their place, a first step of 0.1 whatever "
-    "the radius, and it needs the package multiprocess; use the battery `standard`, or the members by name",
+    "AutoAttack": "it is not AutoAttack: no FAB and no targeted APGD but DeepFool, a first step of 0.1 whatever the "
+    "radius, and it needs the package multiprocess; use the battery `standard`, or the members by name",
     "BrendelBethgeAttack": "it needs numba, which robustvid does not install; use the cards `fab`, `fmn` and `ddn`",
     "CarliniWagnerASR": _SPEECH,
-    "CompositeAdversarialAttackPyTorch": "it turns hue, contrast and geometry, which no budget measures, and needs kornia",
+    "CompositeAdversarialAttackPyTorch": "it turns hue and geometry, which no budget measures, and needs kornia",
     "DPatch": _DETECTOR,
     "DecisionTreeAttack": "it attacks decision trees",
     "FeatureAdversariesNumpy": _GUIDE,
@@ -93,8 +93,8 @@ REFUSED = {
     "ThresholdAttack": "it evolves one candidate for each pixel value: 98304 of them for 8 frames of 64 by 64, each as "
     "large as the clip",
     "UniversalPerturbation": _UNIVERSAL,
-    "VirtualAdversarialMethod": "it estimates every gradient by one forward for each pixel value: 98304 of them a step for 8 "
-    "frames of 64 by 64",
+    "VirtualAdversarialMethod": "it estimates every gradient by one forward for each pixel value: 98304 of them "
+    "a step for 8 frames of 64 by 64",
     "Wasserstein": "it moves brightness between pixels inside a Wasserstein ball, which no budget measures",
 }
 

@@ -107,6 +107,7 @@ class Ascent:
         refresh: with ``budget.frames``, choose the frames anew after so many steps; 0 keeps the first choice.
         lookahead: take the gradient so many momentum steps ahead of the iterate.
         refine: makes the gradient of a step out of the oracle's, by further passes; only for clips that still stand.
+        decay: let the steps fall linearly, from ``step_size`` at the first towards 0 after the last.
 
     Raises:
         CardError: steps or restarts below 1, or a step size that is not above 0.
@@ -121,6 +122,7 @@ class Ascent:
     refresh: int = 0
     lookahead: float = 0.0
     refine: Refinement | None = None
+    decay: bool = False
 
     def __post_init__(self) -> None:
         """Refuse settings under which nothing would be attacked."""
@@ -174,15 +176,16 @@ def ascend(  # noqa: PLR0917  the inputs of every attack, then how to climb
         standing = best.standing()
         if not len(standing):
             break
-        run = _climb(model, problem._replace(seeds=seeds + restart * RESTART).select(standing), ascent)
+        run = climb(model, problem._replace(seeds=seeds + restart * RESTART).select(standing), ascent)
         best.offer(standing, run.clips, run.gap, run.met)
     return best.clips
 
 
-def _climb(model: nn.Module, problem: Problem, ascent: Ascent) -> Best:
+def climb(model: nn.Module, problem: Problem, ascent: Ascent, start: Tensor | None = None) -> Best:
+    """Climb once, from ``start`` or from where ``ascent`` says, and return the best iterates met on the way."""
     best, transfers = Best(problem.clips), only_transfers(model)
     active = torch.arange(len(problem.clips), device=problem.clips.device)
-    iterate = begin(problem) if ascent.random_start else problem.clips
+    iterate = start if start is not None else begin(problem) if ascent.random_start else problem.clips
     memory = ascent.direction.init(iterate)
     refined: Memory = ()
     for step in range(ascent.steps):
@@ -202,7 +205,8 @@ def _climb(model: nn.Module, problem: Problem, ascent: Ascent) -> Best:
             grad, refined = ascent.refine(model, Look(point, grad, problem, refined, step))
         if ascent.refresh and step and step % ascent.refresh == 0 and problem.budget.frames is not None:
             problem = problem._replace(mask=problem.budget.salient(grad))
-        iterate, memory = _step(iterate, grad, memory, problem, ascent)
+        length = ascent.step_size * (1 - step / ascent.steps if ascent.decay else 1)
+        iterate, memory = _step(iterate, grad, memory, problem, ascent, length)
     with torch.no_grad():
         best.score(active, iterate, model(iterate), problem.goal)
     return best
@@ -219,9 +223,11 @@ def draw(problem: Problem, seeds: Tensor) -> Tensor:
     return delta if problem.mask is None else delta * problem.mask
 
 
-def _step(iterate: Tensor, grad: Tensor, memory: Memory, problem: Problem, ascent: Ascent) -> tuple[Tensor, Memory]:
+def _step(
+    iterate: Tensor, grad: Tensor, memory: Memory, problem: Problem, ascent: Ascent, length: float
+) -> tuple[Tensor, Memory]:
     grad, memory = ascent.direction.update(grad if problem.mask is None else grad * problem.mask, memory)
-    delta = iterate + ascent.step_size * problem.budget.steepest(grad) - problem.clips
+    delta = iterate + length * problem.budget.steepest(grad) - problem.clips
     delta = problem.budget.project(delta if problem.mask is None else delta * problem.mask)
     return (problem.clips + delta).clamp(0, 1), memory
 

@@ -65,7 +65,8 @@ class Layout:
         """
         match self.name:
             case "strip":
-                return images.unflatten(2, (self.frames, self.height))
+                clips: Tensor = images.unflatten(2, (self.frames, self.height))
+                return clips
             case "sheet":
                 return self._cut(images)
             case "frames":
@@ -92,7 +93,7 @@ class Layout:
     def _cut(self, sheet: Tensor) -> Tensor:
         rows, columns = self._grid()
         used = sheet[:, :, : rows * self.height, : columns * self.width]
-        cells = used.unflatten(2, (rows, self.height)).unflatten(4, (columns, self.width)).transpose(3, 4)
+        cells: Tensor = used.unflatten(2, (rows, self.height)).unflatten(4, (columns, self.width)).transpose(3, 4)
         return cells.flatten(2, 3)[:, :, : self.frames]
 
     def _stack(self, images: Tensor) -> Tensor:

@@ -248,8 +248,8 @@ class LibraryAttack:
         if budget.norm not in self.entry.norms:
             other = self.library.elsewhere[budget.norm]
             raise BudgetError(
-                f"{self.library.name}:{self.name} knows {' and '.join(self.entry.norms)} alone, not "
-                f"{budget.describe()}; use {self.library.name}:{other}"
+                f"{self.library.name}:{self.name} knows {' and '.join(self.entry.norms)} alone, not {budget.norm}; "
+                f"use {self.library.name}:{other}"
             )
 
     def _check_classes(self, classes: int) -> None:

@@ -172,6 +172,7 @@ def _run(asked: Options, command: list[str], limit: int | None) -> Any:
     data = rv.load_data(asked.data, root=asked.root, split=asked.split)
     settings: dict[str, Any] = {
         "surrogate": rv.load_model(asked.surrogate) if asked.surrogate else None,
+        "training": _training(attacks, asked),
         "limit": limit,
         "device": asked.device,
         "seed": asked.seed,
@@ -197,6 +198,15 @@ def _run(asked: Options, command: list[str], limit: int | None) -> Any:
         )
     _tell(results, asked)
     return results
+
+
+def _training(attacks: Any, asked: Options) -> Any:
+    """Return the split "train" of the same data where an attack is fitted on it, else None."""
+    import robustvid as rv
+    from robustvid.evaluation.fitting import fitted
+    from robustvid.evaluation.sweep import plan_attacks
+
+    return rv.load_data(asked.data, root=asked.root, split="train") if fitted(plan_attacks(attacks)[0]) else None
 
 
 def _count(clips: str) -> int | None:

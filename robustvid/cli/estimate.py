@@ -11,32 +11,48 @@ import click
 
 
 def estimate(
-    model: Any, data: Any, attacks: Any, budgets: Any, *, surrogate: Any, strategy: str, as_json: bool, **settings: Any
+    model: Any,
+    data: Any,
+    attacks: Any,
+    budgets: Any,
+    *,
+    surrogate: Any,
+    training: Any,
+    strategy: str,
+    as_json: bool,
+    **settings: Any,
 ) -> None:
-    """Print the plan of a run and an upper bound of its time; writes nothing to disk."""
+    """Print the plan of a run and an upper bound of its time; writes nothing to disk.
+
+    An attack that is fitted on training clips is fitted for the smallest budget of each threat, to time that too.
+    """
     from robustvid.evaluation.machine import fastest_threads, lent, pick_device
     from robustvid.evaluation.probe import Probe, lanes_on
     from robustvid.evaluation.search import check_strategy
-    from robustvid.evaluation.sweep import check_models, choose_clips, plan_attacks
+    from robustvid.evaluation.sweep import check_models, choose_clips, make_fitter, plan_attacks
     from robustvid.evaluation.threats import group_threats
     from robustvid.evaluation.verdict import Judge, load_clip
 
     check_strategy(strategy)
     groups, _ = plan_attacks(attacks)
     threats = group_threats(budgets)
-    check_models(model, data, surrogate)
+    check_models(model, data, surrogate, training)
     place = pick_device(settings["device"])
     lanes = lanes_on(place)
     clips = choose_clips(len(data), settings["limit"], settings["seed"])
     sample = [load_clip(data, index, model.card.clip) for index in clips[:lanes]]
     attacked = None if surrogate is None else Probe(surrogate, lanes, surrogate=True)
     judge = Judge(Probe(model, lanes), place, settings["seed"], lanes, attacked)
+    judge.prepare = make_fitter(judge, training, model.card.clip, None).ready
     total = 0.0
     with lent([model, surrogate], place), fastest_threads(lambda: judge.trial(sample), place):
         clean = [row.predicted for row in judge.clean(sample)]
         for threat in threats:
             for group in groups:
                 for number, attack in enumerate(group):
+                    begin = time.perf_counter()
+                    judge.prepare(attack, threat, [0])
+                    total += len(threat.budgets) * (time.perf_counter() - begin)
                     begin = time.perf_counter()
                     judge.attack(attack, threat, sample, [0] * len(sample), clean)
                     per_clip = (time.perf_counter() - begin) / len(sample)

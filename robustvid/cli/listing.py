@@ -22,11 +22,12 @@ def list_command(noun: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    header, lines = _TABLES[noun]()
-    table = Table(*header, box=None, pad_edge=False)
-    for line in lines:
-        table.add_row(*map(Text, line))
-    Console().print(table if lines else f"no {noun} here")
+    for header, lines in [_TABLES[noun]()] + ([_second_opinions()] if noun == "attacks" else []):
+        table = Table(*header, box=None, pad_edge=False)
+        table.columns[0].no_wrap = True
+        for line in lines:
+            table.add_row(*map(Text, line))
+        Console().print(table if lines else f"no {noun} here")
 
 
 _Lines = tuple[list[str], list[list[str]]]
@@ -63,6 +64,18 @@ def _attacks() -> _Lines:
     lines = [[card.name, card.access, card.title, card.paper] for card in cards]
     lines += [[b.name, "battery", b.title, ", ".join(attack.name for attack in b.attacks)] for b in batteries]
     return ["Attack", "Access", "What it does", "Source"], lines
+
+
+def _second_opinions() -> _Lines:
+    """Return every attack of the other libraries, from tables that need neither library."""
+    from robustvid.attacks import LIBRARIES
+
+    lines = []
+    for library in map(LIBRARIES.load, LIBRARIES.names()):
+        usable = {name: (", ".join(entry.norms), entry.describe()) for name, entry in library.usable.items()}
+        refused = {name: ("refused", reason) for name, reason in library.refused.items()}
+        lines += [[f"{library.name}:{name}", *about] for name, about in (*usable.items(), *refused.items())]
+    return ["Second opinion", "Norms", "What it is shown, or why it is refused"], lines
 
 
 def _runs() -> _Lines:

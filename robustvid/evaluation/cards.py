@@ -14,7 +14,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from robustvid.attacks import ATTACKS
+from robustvid.attacks import ATTACKS, LIBRARIES
+from robustvid.attacks.peers import LibraryAttack
 from robustvid.budget import Budget
 from robustvid.contracts import check_clips, check_labels, frozen
 from robustvid.errors import AttackError, CardError, UnknownNameError
@@ -53,7 +54,9 @@ class Attack:
     def key(self) -> str:
         """Return the hash of all that could change what the attack does; it travels with every row."""
         facts: dict[str, Any] = {"attack": self.target, "version": self.version, "params": self.arguments()}
-        if self.target not in ATTACKS.targets:
+        if isinstance(self.function, LibraryAttack):
+            facts["source"] = self.function.digest
+        elif self.target not in ATTACKS.targets:
             facts["source"] = _source_digest(self.function)
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -97,16 +100,17 @@ class Battery:
 
 
 def load_attack(name_or_path: str, **params: Any) -> Attack:
-    """Return an attack by card name, card file, or ``"module:function"``.
+    """Return an attack by card name, card file, library and name, or ``"module:function"``.
 
     Args:
-        name_or_path: ``"pgd"``, ``"pgd:steps=50,restarts=2"``, ``"my/card.toml"``, ``"my_pkg.mine:attack"`` or
-            ``"file.py:attack"``.
+        name_or_path: ``"pgd"``, ``"pgd:steps=50,restarts=2"``, ``"my/card.toml"``, ``"my_pkg.mine:attack"``,
+            ``"file.py:attack"``, ``"torchattacks:PGD"`` or ``"art:SquareAttack:max_iter=500"``.
         **params: keyword arguments of the attack function that replace those of the card.
 
     Raises:
         UnknownNameError: nothing of that name.
-        CardError: the card, or a parameter, cannot be used.
+        CardError: the card, or a parameter, cannot be used, or the library's attack cannot work on video.
+        MissingPackageError: the library is not installed.
 
     Example:
         >>> load_attack("pgd", steps=50).name
@@ -115,6 +119,8 @@ def load_attack(name_or_path: str, **params: Any) -> Attack:
     name, inline = _split_params(name_or_path)
     if (path := _card_path(name)) is not None:
         attack = _read_card(path)
+    elif (function := _from_library(name)) is not None:
+        attack = Attack(name, function, name, title=inspect.getdoc(function) or "")
     elif ":" in name:
         attack = _from_function(load_object(name), name)
     else:
@@ -199,10 +205,19 @@ def _read_card(path: Path) -> Attack:
         raise CardError(f"{path} is a battery, not an attack; use --battery {path.stem}")
     _check_keys(path, table, _CARD_KEYS, optional=("params", "paper", "access"))
     target = table["attack"]
-    function = load_object(target) if ":" in target else ATTACKS.load(target)
+    function = _from_library(target) or (load_object(target) if ":" in target else ATTACKS.load(target))
     about = {key: table[key] for key in ("version", "title", "paper", "access") if key in table}
     attack = Attack(path.stem, function, target, **about)
     return replace(attack, params=_checked_params(attack, table.get("params", {}), str(path)))
+
+
+def _from_library(target: str) -> LibraryAttack | None:
+    """Return the attack of a library that ``target`` names, such as ``"art:DeepFool"``; None when it names none."""
+    library, _, name = target.partition(":")
+    if library not in LIBRARIES.targets or not name:
+        return None
+    attack: LibraryAttack = LIBRARIES.load(library).load(name)
+    return attack
 
 
 def _from_function(function: Any, target: str) -> Attack:
@@ -232,6 +247,8 @@ def _with_params(attack: Attack, params: Mapping[str, Any]) -> Attack:
 
 
 def _checked_params(attack: Attack, params: Mapping[str, Any], where: str) -> dict[str, Any]:
+    if isinstance(attack.function, LibraryAttack):
+        attack.function.check(params)
     signature = inspect.signature(attack.function)
     known = {p.name: p for p in list(signature.parameters.values())[_INPUTS:]}
     variadic = any(p.kind is p.VAR_KEYWORD for p in known.values())

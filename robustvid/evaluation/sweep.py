@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from robustvid.budget import Budget
-from robustvid.contracts import VideoDataset
+from robustvid.contracts import ClipSpec, VideoDataset
 from robustvid.errors import AttackError, DataError, ModelError, RunError
 from robustvid.evaluation.audit import audit_model
 from robustvid.evaluation.cards import Attack, Battery, as_attack, load_attack
 from robustvid.evaluation.evidence import keep_clip
+from robustvid.evaluation.fitting import Fitter, training_facts
 from robustvid.evaluation.journal import Journal, Row, read_rows
 from robustvid.evaluation.machine import fastest_threads, lent, note_environment, pick_device
 from robustvid.evaluation.plan import Pair, Plan, by_clip, read_plan
@@ -100,6 +101,7 @@ def evaluate(
     budgets: Sequence[Budget],
     *,
     surrogate: VideoClassifier | None = None,
+    training: VideoDataset | None = None,
     out: str | Path | None = None,
     limit: int | None = None,
     batch_size: int | None = None,
@@ -122,6 +124,9 @@ def evaluate(
         budgets: what perturbations may be; budgets that bound the same things form one threat.
         surrogate: attacks are run on this model instead, spend all their steps on it, and are judged by ``model``, to
             see how far its failures transfer. It must know the same classes and take clips of the same shape.
+        training: labelled videos for attacks that are fitted before they are measured, such as ``universal``: another
+            split than ``data``. What is fitted is kept in the run folder, and its cost is in the rows of the first
+            batch that needed it.
         out: the run folder; ``runs/<model>-<data>-<key>`` when None.
         limit: how many clips, drawn by ``seed``; all when None.
         batch_size: clips attacked at once; changes speed and memory, never a result.
@@ -136,7 +141,7 @@ def evaluate(
         The results, read from the run folder.
 
     Raises:
-        AttackError: an attack left the budget, the range or the shape; names the attack.
+        AttackError: an attack left the budget, the range or the shape, or misses its training data; names the attack.
         ModelError: model, data and surrogate disagree on the classes or the clips.
         RunError: the run folder cannot be used.
     """
@@ -145,11 +150,12 @@ def evaluate(
         raise RunError(f"batch_size={batch_size}: give at least 1")
     groups, battery = plan_attacks(attacks)
     threats = group_threats(budgets)
-    check_models(model, data, surrogate)
+    check_models(model, data, surrogate, training)
     place = pick_device(device)
     lanes = lanes_on(place)
     clips = choose_clips(len(data), limit, seed)
     settings = {"strategy": strategy, "seed": seed, "lanes": lanes, "device": place.type}
+    settings |= training_facts(training, data, groups)
     spec = make_spec(model, data, groups, battery, threats, clips, settings, surrogate)
     folder = open_run(spec, out, fresh=fresh)
     judge = Judge(
@@ -159,6 +165,7 @@ def evaluate(
         batch_size or BATCH_SIZE.get(place.type, BATCH_SIZE["cuda"]),
         None if surrogate is None else Probe(surrogate, lanes, surrogate=True),
     )
+    judge.prepare = make_fitter(judge, training, model.card.clip, folder / "perturbations").ready
     with (
         Journal(folder / "rows.jsonl") as journal,
         lent([model, surrogate], place),
@@ -191,7 +198,18 @@ def choose_clips(videos: int, limit: int | None, seed: int) -> list[int]:
     return order[:limit]
 
 
-def check_models(model: VideoClassifier, data: VideoDataset, surrogate: VideoClassifier | None) -> None:
+def make_fitter(judge: Judge, training: VideoDataset | None, clip: ClipSpec, folder: Path | None) -> Fitter:
+    """Return what fits attacks on training clips, drawn by the run's seed, for the model that the judge attacks."""
+    order = [] if training is None else choose_clips(len(training), None, judge.seed)
+    return Fitter(judge.attacked, judge.device, training, order, clip, judge.seed, folder)
+
+
+def check_models(
+    model: VideoClassifier,
+    data: VideoDataset,
+    surrogate: VideoClassifier | None,
+    training: VideoDataset | None = None,
+) -> None:
     """Refuse models that cannot be measured on this data, or one through the other.
 
     Raises:
@@ -203,6 +221,8 @@ def check_models(model: VideoClassifier, data: VideoDataset, surrogate: VideoCla
                 f"{type(given).__name__} has no card: wrap the network in robustvid.VideoClassifier(network, card)"
             )
     _check_classes(model, "data", data.name, list(data.classes))
+    if training is not None:
+        _check_classes(model, "training data", training.name, list(training.classes))
     if surrogate is not None:
         _check_classes(model, "surrogate", surrogate.card.name, list(surrogate.card.classes))
         ours, theirs = (f"{c.frames} frames of {c.size[0]}×{c.size[1]}" for c in (model.card.clip, surrogate.card.clip))

@@ -79,6 +79,9 @@ class Judge:
         seed: of the run.
         batch_size: clips attacked at once; halved for good when memory runs out.
         surrogate: the counted model that attacks are given; the measured one when None.
+
+    Attributes:
+        prepare: makes an attack ready for clips whose budgets are cells of a threat; its cost is the batch's.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Judge:
     ) -> None:
         self.probe, self.device, self.seed, self.batch_size = probe, device, seed, batch_size
         self.attacked = surrogate or probe
+        self.prepare: Callable[[Attack, Threat, Sequence[int]], Attack] = lambda attack, _threat, _cells: attack
 
     def clean(self, clips: Sequence[LoadedClip]) -> list[Row]:
         """Predict clips as they are."""
@@ -145,7 +149,8 @@ class Judge:
         seeds = torch.tensor([clip_seed(self.seed, clip.sample, attack.key) for clip in clips])
         budget = threat.batch(cells, pixels.shape[2])
         meter = _Meter(self.probe, self.attacked)
-        adversarial = attack(self.attacked, pixels.clone(), labels, budget, seeds)
+        ready = self.prepare(attack, threat, cells)
+        adversarial = ready(self.attacked, pixels.clone(), labels, budget, seeds)
         _check_range(attack.name, adversarial, pixels)
         logits = self._predict(adversarial)
         cost = meter.share(len(clips))
