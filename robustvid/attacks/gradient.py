@@ -104,7 +104,6 @@ class Ascent:
         oracle: where the gradient comes from.
         random_start: start at a random point of the budget rather than at the clip.
         restarts: runs from different starting points; only clips still standing are run again.
-        refresh: with ``budget.frames``, choose the frames anew after so many steps; 0 keeps the first choice.
         lookahead: take the gradient so many momentum steps ahead of the iterate.
         refine: makes the gradient of a step out of the oracle's, by further passes; only for clips that still stand.
         decay: let the steps fall linearly, from ``step_size`` at the first towards 0 after the last.
@@ -119,7 +118,6 @@ class Ascent:
     oracle: Oracle = _PLAIN
     random_start: bool = True
     restarts: int = 1
-    refresh: int = 0
     lookahead: float = 0.0
     refine: Refinement | None = None
     decay: bool = False
@@ -203,10 +201,9 @@ def climb(model: nn.Module, problem: Problem, ascent: Ascent, start: Tensor | No
             return best
         if ascent.refine:
             grad, refined = ascent.refine(model, Look(point, grad, problem, refined, step))
-        if ascent.refresh and step and step % ascent.refresh == 0 and problem.budget.frames is not None:
-            problem = problem._replace(mask=problem.budget.salient(grad))
         length = ascent.step_size * (1 - step / ascent.steps if ascent.decay else 1)
-        iterate, memory = _step(iterate, grad, memory, problem, ascent, length)
+        grad, memory = ascent.direction.update(grad if problem.mask is None else grad * problem.mask, memory)
+        iterate = _step(iterate, grad, problem, length)
     with torch.no_grad():
         best.score(active, iterate, model(iterate), problem.goal)
     return best
@@ -223,13 +220,10 @@ def draw(problem: Problem, seeds: Tensor) -> Tensor:
     return delta if problem.mask is None else delta * problem.mask
 
 
-def _step(
-    iterate: Tensor, grad: Tensor, memory: Memory, problem: Problem, ascent: Ascent, length: float
-) -> tuple[Tensor, Memory]:
-    grad, memory = ascent.direction.update(grad if problem.mask is None else grad * problem.mask, memory)
-    delta = iterate + length * problem.budget.steepest(grad) - problem.clips
+def _step(iterate: Tensor, direction: Tensor, problem: Problem, length: float) -> Tensor:
+    delta = iterate + length * problem.budget.steepest(direction) - problem.clips
     delta = problem.budget.project(delta if problem.mask is None else delta * problem.mask)
-    return (problem.clips + delta).clamp(0, 1), memory
+    return (problem.clips + delta).clamp(0, 1)
 
 
 def _ahead(iterate: Tensor, memory: Memory, budget: Budget, ascent: Ascent) -> Tensor:

@@ -20,6 +20,8 @@ SHAPES = ("cuboid", "tube", "fold")
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # proposals after which p halves, of 10 000
 _TILES = 5  # bumps along height and width with which l2 starts
 _LEAST = 3  # a bump for l2 has at least so many pixels along height and width
+_EXCHANGE = 2  # with few frames, every second proposal exchanges one
+_TINY = 1e-12
 Size = tuple[int, int, int]
 
 
@@ -37,7 +39,43 @@ def square(
     loss: str = "margin",
     target: Target = None,
 ) -> Tensor:
-    """TODO."""
+    """Change random blocks of space and time and keep what brings the clip nearer to a wrong answer.
+
+    x_0 = clamp(x + stripes that do not change in time). Then, per query, a block of a share p of the clip is drawn for
+    each clip, with p^{1/3} of the frames, of the height and of the width: for linf the block becomes ±ε with one sign
+    for each channel, for l2 the mass of a second block (in the same frames where the budget bounds frames) moves to the
+    first as a bump beside its negative; the change is kept if max_{k≠y} z_k - z_y rises. p falls from ``p_init`` by
+    halves after 10, 50, 200, 500, ... proposals. With ``budget.frames`` blocks lie in k frames drawn at random, and
+    every second proposal tries to exchange one of them.
+
+    The paper has images and draws one block for the whole batch. ``shape`` chooses what a block is in time: ``cuboid``,
+    as above; ``tube``, through all frames; ``fold``, through all frames with a sign for each, as if time were channels.
+
+    Args:
+        model: returns logits ``(B, K)`` for clips in [0, 1]; no gradient is asked of it.
+        clips: ``(B, C, T, H, W)`` in [0, 1].
+        labels: int64 ``(B,)``.
+        budget: what the perturbation may be.
+        seeds: int64 ``(B,)``, one for each clip's draws.
+        queries: clips shown to the model for each clip, the clean one among them.
+        shape: ``cuboid``, ``tube`` or ``fold``.
+        p_init: share of the clip that the first proposals change.
+        resc_schedule: halve p as if ``queries`` were the paper's 10,000, rather than after so many proposals.
+        loss: ``margin``, ``cross-entropy`` or ``dlr``.
+        target: class to reach, see :func:`~robustvid.attacks.goal.make_goal`; any wrong one when None.
+
+    Returns:
+        Adversarial clips, same shape. Costs at most ``queries`` forwards and no backward a clip, less as soon as it is
+        broken.
+
+    Raises:
+        CardError: queries below 1, or a share outside (0, 1].
+        UnknownNameError: no such shape or loss.
+
+    References:
+        Andriushchenko et al., "Square Attack: a query-efficient black-box adversarial attack via random search",
+        arXiv:1912.00049.
+    """
     settings = _Settings(queries, shape, p_init, resc_schedule)
     best = Best(clips)
     with torch.no_grad():
@@ -75,17 +113,12 @@ class _Settings:
     def share(self, proposal: int) -> float:
         """Return p, the share of the clip that a proposal changes; the first proposal is number 0."""
         done = proposal * 10_000 / self.queries if self.resc_schedule else proposal
-        return self.p_init / 2.0 ** bisect_left(_HALVINGS, done)
+        return float(self.p_init / 2.0 ** bisect_left(_HALVINGS, done))
 
     def size(self, share: float, room: Size, least: int = 1) -> Size:
         """Return the block of this share of ``room`` (frames, height, width): its frames, height and width."""
         frames, height, width = room
-        power = {"share": 1 / 3, "one": 99.0, "half": 0.5, "cycle2": [1/3, 99.0][Q % 2], "cycle3": [1/3, 99.0, 99.0][Q % 3],"cycle": 0, "fine": 0,"sq":0}[ASPECT]
-        length = max(1, round(share ** power * frames)) 
-        if ASPECT == "cycle": length = max(1, frames >> (Q % frames.bit_length()))
-        if ASPECT == "fine": length = 1 + Q % max(1, round(share ** (1/3) * frames))
-        if ASPECT == "sq": length = [1, 2][Q % 2]
-        length = length if self.shape == "cuboid" else frames
+        length = max(1, round(share ** (1 / 3) * frames)) if self.shape == "cuboid" else frames
         side = min(1.0, share * frames / length) ** 0.5
         return length, *(min(max(round(side * extent), least), extent) for extent in (height, width))
 
@@ -102,6 +135,8 @@ class _State(NamedTuple):
 
 
 class _Moves(NamedTuple):
+    """What proposals are made from: the problem, the settings, and a stream of random numbers for each clip."""
+
     problem: Problem
     settings: _Settings
     streams: list[torch.Generator]
@@ -118,19 +153,14 @@ class _Moves(NamedTuple):
         return 2 * self.uniform(*shape).round() - 1
 
     def starts(self, size: Size, room: Size) -> Tensor:
+        """Return where blocks begin, uniform over all places where they fit, int64 ``(A, 3)``."""
         free = torch.tensor([whole - part + 1 for whole, part in zip(room, size, strict=True)]).to(self.problem.clips)
         return (self.uniform(3) * free).floor().minimum(free - 1).long()
 
-
-Q = 0
-START_OWN = True
-SIGN_OWN = False
-ASPECT = "share"
-SWAP_PERIOD = 2
-SWAP_MOST = 10**9
-TIME_SPLIT = False
-BOTH_INSIDE = False
-SPARE = True
+    @property
+    def inside_frames(self) -> bool:
+        """Return whether l2 mass stays in its frame: where frames are bounded, or are channels."""
+        return self.problem.budget.clip is None or self.settings.shape == "fold"
 
 
 def _frame_counts(budget: Budget, clips: Tensor) -> Tensor:
@@ -139,21 +169,20 @@ def _frame_counts(budget: Budget, clips: Tensor) -> Tensor:
     return torch.as_tensor(wanted, device=clips.device).expand(len(clips)).clamp_max(frames)
 
 
-def _search(model, problem, count, settings, best, places):
+def _search(  # noqa: PLR0917  the parts of one search
+    model: nn.Module, problem: Problem, count: int, settings: _Settings, best: Best, places: Tensor
+) -> None:
+    """Search with perturbations of ``count`` frames; ``places`` are those of the problem's clips in ``best``."""
     streams = [torch.Generator().manual_seed(seed % 2**63) for seed in problem.seeds.tolist()]
-    moves, transfers = _Moves(problem, settings, streams), only_transfers(model)
-    state = None
-    for query in range(settings.queries - 1):
-        trial = _start(moves, count) if state is None else _propose(moves, state, query - 1)
+    moves, transfers, state = _Moves(problem, settings, streams), only_transfers(model), None
+    for proposal in range(settings.queries - 1):
+        trial = _start(moves, count) if state is None else _propose(moves, state, proposal - 1)
         shown = (moves.problem.clips + trial.delta).clamp_(0, 1)
         logits = model(shown)
-        value = moves.problem.goal.value(logits)
-        if state is None:
-            state = trial._replace(value=torch.full_like(value, -torch.inf))
-        better = ((value > state.value) | moves.problem.goal.met(logits)).nonzero().squeeze(1)
-        kept = trial._replace(value=value, delta=trial.delta if problem.budget.norm == "linf" else shown - moves.problem.clips)
-        for old, new in zip(state, kept, strict=True):
-            old[better] = new[better]
+        # What the range cuts off is mass that l2 can spend elsewhere; for linf a block stays ±ε whatever is shown.
+        delta = trial.delta if problem.budget.norm == "linf" else shown - moves.problem.clips
+        trial = _State(delta, trial.frames, moves.problem.goal.value(logits))
+        state = trial if state is None else _better(state, trial, moves.problem.goal.met(logits))
         standing = best.score(places, shown, logits, moves.problem.goal)
         if len(standing) < len(places) and not transfers:
             places, state, moves = places[standing], state.select(standing), moves.select(standing)
@@ -161,22 +190,111 @@ def _search(model, problem, count, settings, best, places):
             return
 
 
+def _better(state: _State, trial: _State, met: Tensor) -> _State:
+    better = ((trial.value > state.value) | met).nonzero().squeeze(1)
+    for old, new in zip(state, trial, strict=True):
+        old[better] = new[better]
+    return state
+
+
 def _start(moves: _Moves, count: int) -> _State:
+    """Return stripes (linf) or a grid of bumps (l2) that are constant in time, in ``count`` frames drawn at random."""
     clips = moves.problem.clips
     channels, total, height, width = clips.shape[1:]
     order = torch.stack([torch.randperm(total, generator=stream)[:count].sort().values for stream in moves.streams])
     frames = order.to(clips.device)
-    own = count if moves.settings.shape == "fold" or (START_OWN and moves.settings.shape == "cuboid") else 1
+    own = count if moves.settings.shape == "fold" else 1
     if moves.problem.budget.norm == "linf":
-        pattern = moves.signs(channels, own, 1, width).expand(-1, -1, count, height, -1)
+        pattern = moves.signs(channels, own, 1, width)
     else:
-        pattern = _bumps(moves, (channels, own), (height, width)).expand(-1, -1, count, -1, -1)
+        pattern = _bumps(moves, (channels, own), (height, width))
     delta = torch.zeros_like(clips)
-    delta[_at(torch.zeros_like(frames[:, :1]).expand(-1, 3), (count, height, width), frames, channels)] = pattern
+    whole = _at(torch.zeros_like(frames[:, :1]).expand(-1, 3), (count, height, width), frames, channels)
+    delta[whole] = pattern.expand(-1, -1, count, height, -1)
     return _State(moves.problem.budget.steepest(delta), frames, clips.new_zeros(len(clips)))
 
 
-def _bumps(moves, lead, room):
+def _propose(moves: _Moves, state: _State, proposal: int) -> _State:
+    if state.frames.shape[1] < state.delta.shape[2] and proposal % _EXCHANGE == 0:
+        return _exchange(moves, state)
+    share = moves.settings.share(proposal)
+    return _recolour(moves, state, share) if moves.problem.budget.norm == "linf" else _move_mass(moves, state, share)
+
+
+def _exchange(moves: _Moves, state: _State) -> _State:
+    """Move the perturbation of one frame, as it is, to a frame that does not change yet."""
+    total, count = state.delta.shape[2], state.frames.shape[1]
+    free = torch.ones(len(state.frames), total, device=state.frames.device).scatter_(1, state.frames, 0)
+    closed = free.argsort(dim=1, descending=True, stable=True)
+    draws = moves.uniform(2)
+    slot = (draws[:, :1] * count).long().clamp_max(count - 1)
+    new = closed.gather(1, (draws[:, 1:] * (total - count)).long().clamp_max(total - count - 1))
+    old = state.frames.gather(1, slot)
+    delta, row = state.delta.clone(), torch.arange(len(old), device=old.device)
+    delta[row, :, new[:, 0]] = delta[row, :, old[:, 0]]
+    delta[row, :, old[:, 0]] = 0
+    return state._replace(delta=delta, frames=state.frames.scatter(1, slot, new).sort(dim=1).values)
+
+
+def _recolour(moves: _Moves, state: _State, share: float) -> _State:
+    """Set a block to ±ε; where it has that value already, to the opposite."""
+    channels, _, height, width = state.delta.shape[1:]
+    room = (state.frames.shape[1], height, width)
+    size = moves.settings.size(share, room)
+    window = _at(moves.starts(size, room), size, state.frames, channels)
+    block = _radius(moves, state) * moves.signs(channels, size[0] if moves.settings.shape == "fold" else 1, 1, 1)
+    delta = state.delta.clone()
+    idle = (delta[window] == block).flatten(1).all(1)
+    delta[window] = torch.where(idle[:, None, None, None, None], -block, block)
+    return state._replace(delta=delta)
+
+
+def _move_mass(moves: _Moves, state: _State, share: float) -> _State:
+    """Give a block the mass of a second one and what is spare, as a bump beside its negative on top of what it held."""
+    budget, inside = moves.problem.budget, moves.inside_frames
+    channels, _, height, width = state.delta.shape[1:]
+    room = (state.frames.shape[1], height, width)
+    size = moves.settings.size(share, room, _LEAST)
+    axes = (3, 4) if inside else (2, 3, 4)
+    first, second = moves.starts(size, room), moves.starts(size, room)
+    if inside:
+        second[:, 0] = first[:, 0]
+    one, two = (_at(start, size, state.frames, channels) for start in (first, second))
+    delta, spare = state.delta.clone(), _spare(moves, state, one)
+    old = delta[one]
+    mass = old.square().sum(axes, keepdim=True)
+    old = old / mass.sqrt().clamp_min(_TINY)
+    delta[one] = 0
+    mass = mass + delta[two].square().sum(axes, keepdim=True) + spare
+    delta[two] = 0
+    upright = moves.uniform(1, 1, 1, 1) < 0.5
+    one_way, other_way = (_halves(size[1:], axis).to(delta).expand(size) for axis in (0, 1))
+    bump = torch.where(upright, one_way, other_way)
+    bump = bump / bump.square().sum(axes, keepdim=True).sqrt()
+    new = bump * moves.signs(channels, size[0] if moves.settings.shape == "fold" else 1, 1, 1) + old
+    delta[one] = new / new.square().sum(axes, keepdim=True).sqrt().clamp_min(_TINY) * mass.sqrt()
+    return state._replace(delta=budget.steepest(delta))
+
+
+def _spare(moves: _Moves, state: _State, window: tuple[Tensor, ...]) -> Tensor:
+    """Return the squared norm that the budget leaves unused, for each channel of a block."""
+    budget, channels = moves.problem.budget, state.delta.shape[1]
+    if budget.clip is None:
+        spare = _radius(moves, state).square() - state.delta.square().sum((1, 3, 4), keepdim=True)
+        in_frame: Tensor = spare.clamp_min(0)[window[0], 0, window[2], 0, 0]
+        return in_frame / channels
+    whole = _radius(moves, state, replace(budget, frame=None)).square()
+    spare = (whole - state.delta.square().sum((1, 2, 3, 4), keepdim=True)).clamp_min(0) / channels
+    return spare / state.frames.shape[1] if moves.inside_frames else spare
+
+
+def _radius(moves: _Moves, state: _State, budget: Budget | None = None) -> Tensor:
+    """Return each clip's radius, ``(A, 1, 1, 1, 1)``: the size of the steepest point of a single value."""
+    return (budget or moves.problem.budget).steepest(torch.ones_like(state.delta[:, :1, :1, :1, :1]))
+
+
+def _bumps(moves: _Moves, lead: tuple[int, int], room: tuple[int, int]) -> Tensor:
+    """Return a grid of bumps beside their negatives with random signs and directions, ``(A, *lead, height, width)``."""
     height, width = (max(1, extent // _TILES) for extent in room)
     rows, columns = room[0] // height, room[1] // width
     signs = moves.signs(*lead, rows, columns).repeat_interleave(height, -2).repeat_interleave(width, -1)
@@ -189,115 +307,32 @@ def _bumps(moves, lead, room):
     return canvas
 
 
-def _bump(height: int, width: int) -> Tensor:
-    """Return nested rectangles around the middle, steeper towards it: Σ_{k ≥ r} 1/(k+1)² at distance r."""
-    rows, columns = ((torch.arange(extent) - extent // 2).abs() for extent in (height, width))
-    distance = torch.maximum(rows[:, None], columns)
-    terms = 1 / torch.arange(1, max(height, width) // 2 + 2).double().square()
-    return terms.flip(0).cumsum(0).flip(0)[distance]
-
-
-def _halves(size: tuple[int, int], axis: int) -> Tensor:
+def _halves(size: tuple[int, ...], axis: int) -> Tensor:
     """Return a bump beside its negative, of norm 1."""
     cut = size[axis] // 2
     pieces = [list(size), list(size)]
     pieces[0][axis], pieces[1][axis] = cut, size[axis] - cut
     pattern = torch.cat([_bump(*pieces[0]), -_bump(*pieces[1])], axis)
-    return pattern / pattern.norm()
+    return torch.as_tensor(pattern / pattern.norm())
+
+
+def _bump(height: int, width: int) -> Tensor:
+    """Return nested rectangles around the middle, steeper towards it: Σ_{k ≥ r} 1/(k+1)² at distance r."""
+    rows, columns = ((torch.arange(extent) - extent // 2).abs() for extent in (height, width))
+    distance = torch.maximum(rows[:, None], columns)
+    terms = 1 / torch.arange(1, max(height, width) // 2 + 2).double().square()
+    heights: Tensor = terms.flip(0).cumsum(0).flip(0)
+    return heights[distance]
 
 
 def _at(starts: Tensor, size: Size, frames: Tensor, channels: int) -> tuple[Tensor, ...]:
+    """Return the index of every clip's own block: batch, channel, frame, row, column."""
     device = starts.device
     time, row, column = (starts[:, axis, None] + torch.arange(size[axis], device=device) for axis in range(3))
-    batch = torch.arange(len(starts), device=device)[:, None, None, None, None]
-    channel = torch.arange(channels, device=device)[:, None, None, None]
-    return batch, channel, frames.gather(1, time)[:, None, :, None, None], row[:, None, None, :, None], column[:, None, None, None]
-
-
-def _propose(moves: _Moves, state: _State, proposal: int) -> _State:
-    total, count = state.delta.shape[2], state.frames.shape[1]
-    if count < total and proposal % SWAP_PERIOD == 0 and proposal < SWAP_MOST:
-        return _swap(moves, state)
-    share = moves.settings.share(proposal)
-    global Q
-    Q = proposal
-    if moves.problem.budget.norm == "linf":
-        return _recolour(moves, state, share)
-    return _move_mass(moves, state, share)
-
-
-def _swap(moves, state):
-    total, count = state.delta.shape[2], state.frames.shape[1]
-    free = torch.ones(len(state.frames), total, device=state.frames.device).scatter_(1, state.frames, 0)
-    closed = free.argsort(1, descending=True, stable=True)
-    draws = moves.uniform(2)
-    slot = (draws[:, :1] * count).long().clamp_max(count - 1)
-    new = closed.gather(1, (draws[:, 1:] * (total - count)).long().clamp_max(total - count - 1))
-    old = state.frames.gather(1, slot)
-    delta, row = state.delta.clone(), torch.arange(len(old), device=old.device)
-    delta[row, :, new[:, 0]] = delta[row, :, old[:, 0]]
-    delta[row, :, old[:, 0]] = 0
-    return state._replace(delta=delta, frames=state.frames.scatter(1, slot, new).sort(1).values)
-
-
-def _recolour(moves, state, share):
-    channels, _, height, width = state.delta.shape[1:]
-    count = state.frames.shape[1]
-    room = (count, height, width)
-    size = moves.settings.size(share, room)
-    window = _at(moves.starts(size, room), size, state.frames, channels)
-    own = size[0] if moves.settings.shape == "fold" or SIGN_OWN else 1
-    radius = moves.problem.budget.steepest(torch.ones_like(state.delta[:, :1, :1, :1, :1]))
-    block = radius * moves.signs(channels, own, 1, 1)
-    delta = state.delta.clone()
-    idle = (delta[window] == block).flatten(1).all(1)
-    delta[window] = torch.where(idle[:, None, None, None, None], -block, block)
-    return state._replace(delta=delta)
-
-
-def _move_mass(moves, state, share):
-    budget = moves.problem.budget
-    channels, _, height, width = state.delta.shape[1:]
-    count = state.frames.shape[1]
-    room = (count, height, width)
-    size = moves.settings.size(share, room, _LEAST)
-    fold = moves.settings.shape == "fold"
-    inside = budget.clip is None or fold or (BOTH_INSIDE and budget.frame is not None)
-    axes = (3, 4) if inside else (2, 3, 4)
-    first, second = moves.starts(size, room), moves.starts(size, room)
-    if inside:
-        second[:, 0] = first[:, 0]
-    one, two = (_at(start, size, state.frames, channels) for start in (first, second))
-    delta = state.delta.clone()
-    # spare
-    if budget.clip is None:
-        radius = budget.steepest(torch.ones_like(delta[:, :1, :1, :1, :1]))
-        spare = (radius.square() - delta.square().sum((1, 3, 4), keepdim=True)).clamp_min(0) / channels
-        spare = spare[one[0], 0, one[2], 0, 0]
-    else:
-        radius = replace(budget, frame=None).steepest(torch.ones_like(delta[:, :1, :1, :1, :1]))
-        spare = (radius.square() - delta.square().sum((1, 2, 3, 4), keepdim=True)).clamp_min(0) / channels
-        if inside:
-            spare = spare / count
-    old = delta[one]
-    mass = old.square().sum(axes, keepdim=True)
-    old = old / mass.sqrt().clamp_min(1e-12)
-    delta[one] = 0
-    mass = mass + delta[two].square().sum(axes, keepdim=True)
-    if SPARE:
-        mass = mass + spare
-    delta[two] = 0
-    upright = moves.uniform(1, 1, 1, 1)
-    options = [_halves(size[1:], axis).to(delta).expand(size) for axis in (0, 1)]
-    n = 2
-    if TIME_SPLIT and size[0] > 1 and not inside:
-        b = _bump(*size[1:]).to(delta).expand(size).clone()
-        b[: size[0] // 2] *= -1
-        options.append(b)
-        n = 3
-    bump = torch.stack(options)[(upright.flatten() * n).long().clamp_max(n - 1)][:, None]
-    bump = bump / bump.square().sum(axes, keepdim=True).sqrt()
-    new = bump * moves.signs(channels, count if fold else 1, 1, 1) + old
-    new = new / new.square().sum(axes, keepdim=True).sqrt().clamp_min(1e-12)
-    delta[one] = new * mass.sqrt()
-    return state._replace(delta=budget.steepest(delta))
+    return (
+        torch.arange(len(starts), device=device)[:, None, None, None, None],
+        torch.arange(channels, device=device)[:, None, None, None],
+        frames.gather(1, time)[:, None, :, None, None],
+        row[:, None, None, :, None],
+        column[:, None, None, None],
+    )

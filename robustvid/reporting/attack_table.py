@@ -17,9 +17,8 @@ on the clips that still stand. A card's hash travels with every measurement, so 
 raise `version` when you change one.
 
 Use one by name (`robustvid attack -a pgd`), with other parameters (`-a pgd:steps=50,restarts=2`), or write your own
-file (`-a my/card.toml`). `robustvid list attacks` shows what is installed, the attacks of torchattacks and ART among it.
-Update rules are in the docstrings. F is a forward of one clip, B a backward to its pixels; costs are upper bounds, as an
-attack leaves a clip alone as soon as it is broken.
+file (`-a my/card.toml`). `robustvid list attacks` shows what is installed, the attacks of torchattacks and ART among
+it. Update rules are in the docstrings; [docs/attacks.md](../docs/attacks.md) says which attack answers which question.
 
 This page is made from the cards: `make cards` writes it anew.
 """

@@ -10,7 +10,7 @@ from robustvid.evaluation.cards import list_cards
 from robustvid.testing import BUDGETS, check_attack
 
 # Few steps: the contract does not depend on how many there are.
-FEW = {"steps": 3, "queries": 40, "targets": 2, "samples": 6, "neighbours": 2, "copies": 2, "reach": 2, "tries": 2}
+FEW = {"steps": 2, "queries": 20, "targets": 2, "samples": 6, "neighbours": 2, "copies": 2, "shifts": 1, "tries": 2}
 CLIPS = {"one frame": (1, 16, 16), "eight frames, 3:4": (8, 12, 16), "sixteen frames": (16, 12, 12)}
 
 
