@@ -11,7 +11,6 @@ from robustvid.attacks.goal import Goal
 from robustvid.attacks.gradient import Problem
 from robustvid.attacks.minimum import Smallest, check_counts, free_gradient, minimise
 from robustvid.budget import Budget
-from robustvid.errors import BudgetError
 
 _PIECES = 50  # steps of Newton's method; about ten reach the last piece
 
@@ -44,7 +43,9 @@ def fab(
         model: returns logits ``(B, K)`` for clips in [0, 1].
         clips: ``(B, C, T, H, W)`` in [0, 1].
         labels: int64 ``(B,)``.
-        budget: linf by frame or l2 by clip; with ``frames`` in the frames of the largest gradient at the clean clip.
+        budget: decides what is smallest and what is returned. Projections are in linf or, for every l2 budget, in the l2
+            norm of the clip: there is no closed form for frames. With ``frames`` in the frames of the largest gradient
+            at the clean clip.
         seeds: int64 ``(B,)``; nothing here is random.
         steps: projections towards each target; a clip takes all of them unless it is misclassified as it comes.
         targets: how many wrong classes are tried, at most K - 1.
@@ -57,7 +58,6 @@ def fab(
         clip; one more of each with ``budget.frames``.
 
     Raises:
-        BudgetError: the budget bounds l2 norms of frames.
         CardError: steps or targets below 1.
 
     References:
@@ -66,11 +66,6 @@ def fab(
         Attacks", arXiv:2003.01690.
     """
     check_counts(steps=steps, targets=targets)
-    if budget.norm == "l2" and budget.frame is not None:
-        raise BudgetError(
-            "fab projects onto hyperplanes in linf or in the l2 norm of the whole clip; for l2 by frame, and by frame "
-            "and clip together, use fmn or ddn"
-        )
     walk = partial(_walk, steps=steps, alpha_max=alpha_max, overshoot=overshoot, backward=backward)
 
     def search(model: nn.Module, problem: Problem, smallest: Smallest) -> None:

@@ -164,9 +164,10 @@ def l21(
 ) -> Tensor:
     """Look for the adversarial clip in the budget with the smallest Σ_t ‖δ_t‖₂, which leaves most frames untouched.
 
-    δ_{k+1} = P_S(P_τ(δ_k + α_k·s(∇L(x + δ_k)))), with P_τ the projection onto {Σ_t ‖δ_t‖₂ ≤ τ}, which makes whole
-    frames exactly zero. τ has no bound until δ_k is adversarial, then becomes (1 - γ_k) Σ_t ‖δ_t‖₂ whenever δ_k is,
-    and grows by 1 + γ_k when it is not, but never beyond the smallest adversarial sum. α and γ fall linearly to 0.
+    δ_{k+1} = P_S(P_τ(δ_k + α_k·d_k)), with P_τ the projection onto {Σ_t ‖δ_t‖₂ ≤ τ}, which makes whole frames exactly
+    zero. τ has no bound until δ_k is adversarial, then becomes (1 - γ_k) Σ_t ‖δ_t‖₂ whenever δ_k is, and grows by
+    1 + γ_k when it is not, never beyond the smallest adversarial sum. d is s(∇L), the budget's steepest point, until
+    τ is bounded, then the gradient itself, as long as s: signs would move all frames alike. α and γ fall linearly to 0.
 
     The paper minimises λ Σ_t RMS(δ_t) plus a loss with Adam; here the sum is a ball that shrinks, in the manner of FMN
     (arXiv:2102.12827), so that the budget holds and there is no λ to choose.
@@ -261,6 +262,12 @@ def _exchange(part: Problem, point: Tensor, grad: Tensor, mask: Tensor, seen: Te
     return chosen, (part.clips + part.budget.project(delta)).clamp(0, 1)
 
 
+def _as_long_as(steepest: Tensor, grad: Tensor) -> Tensor:
+    """Return the gradient scaled to the l2 norm of ``steepest``, clip by clip."""
+    ours, wanted = (torch.linalg.vector_norm(x, dim=(1, 2, 3, 4), keepdim=True) for x in (grad, steepest))
+    return grad * (wanted / ours.clamp_min(torch.finfo(grad.dtype).tiny))
+
+
 def _shrink(model: nn.Module, part: Problem, steps: int, step_size: float, gamma: float) -> Tensor:
     """Return the adversarial clips of smallest sum of frame norms, or those of largest gap where there are none."""
     fallback, found = Best(part.clips), part.clips.clone()
@@ -283,6 +290,8 @@ def _shrink(model: nn.Module, part: Problem, steps: int, step_size: float, gamma
             break
         left = 1 - step / steps
         radius = torch.where(met, (1 - gamma * left) * size, torch.minimum(radius * (1 + gamma * left), smallest))
-        delta = delta + step_size * left * part.budget.steepest(grad if part.mask is None else grad * part.mask)
+        steepest = part.budget.steepest(grad if part.mask is None else grad * part.mask)
+        scaled = torch.where(torch.isfinite(radius)[:, None, None, None, None], _as_long_as(steepest, grad), steepest)
+        delta = delta + step_size * left * (scaled if part.mask is None else scaled * part.mask)
         iterate = (part.clips + part.budget.project(project_l21(delta, radius))).clamp(0, 1)
     return torch.where(torch.isfinite(smallest)[:, None, None, None, None], found, fallback.clips)

@@ -44,7 +44,7 @@ def square(
     x_0 = clamp(x + stripes that do not change in time). Then, per query, a block of a share p of the clip is drawn for
     each clip, with p^{1/3} of the frames, of the height and of the width: for linf the block becomes ±ε with one sign
     for each channel, for l2 the mass of a second block (in the same frames where the budget bounds frames) moves to the
-    first as a bump beside its negative; the change is kept if max_{k≠y} z_k - z_y rises. p falls from ``p_init`` by
+    first as a bump beside its negative; the change is kept unless max_{k≠y} z_k - z_y falls. p falls from ``p_init`` by
     halves after 10, 50, 200, 500, ... proposals. With ``budget.frames`` blocks lie in k frames drawn at random, and
     every second proposal tries to exchange one of them.
 
@@ -191,7 +191,7 @@ def _search(  # noqa: PLR0917  the parts of one search
 
 
 def _better(state: _State, trial: _State, met: Tensor) -> _State:
-    better = ((trial.value > state.value) | met).nonzero().squeeze(1)
+    better = ((trial.value >= state.value) | met).nonzero().squeeze(1)  # ties too: a plateau is crossed, not sat on
     for old, new in zip(state, trial, strict=True):
         old[better] = new[better]
     return state

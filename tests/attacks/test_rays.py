@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from linear import H, LinearVideo, T, W
 
 import robustvid as rv
 from robustvid.attacks.rays import _blocks, rays
@@ -64,16 +63,16 @@ def test_only_the_predicted_class_is_read(budget):
 
 
 def test_contract():
-    check_attack(rv.load_attack("rays:queries=12"))
+    check_attack(rv.load_attack("rays:queries=8"))
 
 
-@pytest.mark.parametrize(("share", "breaks"), [(0.97, True), (1.001, False)])
+@pytest.mark.parametrize(("share", "breaks"), [(0.95, True), (1.001, False)])
 def test_linear_classifier_breaks_up_to_the_closed_form(share, breaks):
     """ε·‖w‖₁ is the most that any linf perturbation gains; the signs that gain it are found one block at a time."""
     eps, shape = 0.05, (2, 2, 4)
     model = Decisions(Linear(shape, 0.0))
     model.network.threshold = share * eps * float(model.network.weight.abs().sum())
-    settings = {"queries": 2500, "tolerance": 1e-4}
+    settings = {"queries": 1000, "tolerance": 1e-3}
     assert bool(broken(model, grey(1, *shape), Budget("linf", eps), **settings).all()) == breaks
 
 
@@ -94,18 +93,19 @@ def test_rays_of_every_budget_are_as_long_as_it_allows(budget, gain):
     model = Decisions(Linear(shape, 0.0))
     for share, breaks in ((0.95, True), (1.001, False)):
         model.network.threshold = share * float(gain(model.network.weight))
-        assert bool(broken(model, grey(1, *shape), budget, queries=2000, tolerance=1e-3).all()) == breaks
+        assert bool(broken(model, grey(1, *shape), budget, queries=500, tolerance=1e-3).all()) == breaks
 
 
 def test_k_frames_are_chosen_among_windows_by_their_radius():
-    """The weights grow with time: the last window is met first."""
-    model = LinearVideo()
-    with torch.no_grad():
-        model.difference.abs_()  # so that brightening is right everywhere
-    clips, budget = grey(1, T, H, W), Budget("linf", "8/255", frames=2)
-    result = rays(model, clips, torch.zeros(1, dtype=torch.long), budget, torch.arange(1), queries=200)
+    """The weights grow with time and are positive: the last window in a row is met first, at once inside the budget."""
+    network = Linear((8, 2, 2), 0.0)
+    network.weight = network.weight.abs() * torch.linspace(0.2, 3, 8)[None, :, None, None]
+    network.threshold = 0.999 * 0.05 * float(network.weight[:, -2:].sum())
+    model, clips = Decisions(network), grey(1, 8, 2, 2)
+    result = rays(model, clips, torch.tensor([0]), Budget("linf", 0.05, frames=2), torch.arange(1), queries=60)
     touched = (result - clips).abs().amax((0, 1, 3, 4)).nonzero().flatten()
-    assert touched.tolist() == [T - 2, T - 1]
+    assert touched.tolist() == [6, 7]
+    assert bool(model(result).argmax(1) == 1)
 
 
 @pytest.mark.parametrize("queries", [2, 3, 40])

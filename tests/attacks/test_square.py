@@ -1,0 +1,135 @@
+"""Square over space and time: honest queries, blocks of ±ε, and a search that only ever climbs."""
+
+import pytest
+import torch
+from linear import BUDGETS, B, H, LinearVideo, T, W
+
+from robustvid.attacks import square as module
+from robustvid.attacks.square import square
+from robustvid.budget import Budget, frames_touched
+from robustvid.errors import CardError, UnknownNameError
+from robustvid.losses import margin
+from robustvid.testing import TinyVideoNet
+
+
+class Counting(torch.nn.Module):
+    """Counts clips and keeps margins; its answers carry no gradient, and it refuses to be asked for one."""
+
+    def __init__(self, model, labels=None):
+        super().__init__()
+        self.model, self.labels, self.shown, self.margins = model, labels, 0, []
+
+    def forward(self, clips):
+        assert not clips.requires_grad
+        self.shown += len(clips)
+        with torch.no_grad():
+            logits = self.model(clips)
+        if self.labels is not None:
+            self.margins.append(margin(logits, self.labels))
+        return logits
+
+
+def problem(count=4, shape=(6, 12, 16)):
+    model = TinyVideoNet(4).eval()
+    clips = 0.2 + 0.6 * torch.rand(count, 3, *shape, generator=torch.Generator().manual_seed(7))
+    with torch.no_grad():
+        return model, clips, model(clips).argmax(1)
+
+
+@pytest.mark.parametrize("budget", [Budget("linf", "1/255"), Budget("linf", "1/255", frames=2), Budget("l2", clip=0.1)])
+@pytest.mark.parametrize("queries", [1, 2, 7, 40])
+def test_never_one_query_more_than_allowed(budget, queries):
+    """Counted from outside, clip by clip; and what a batch costs is what its clips cost alone."""
+    model, clips, labels = problem()
+    alone = []
+    for clip, label, seed in zip(clips.split(1), labels.split(1), torch.arange(4).split(1), strict=True):
+        counting = Counting(model)
+        square(counting, clip, label, budget, seed, queries=queries)
+        alone.append(counting.shown)
+    together = Counting(model)
+    square(together, clips, labels, budget, torch.arange(4), queries=queries)
+    assert max(alone) <= queries
+    assert together.shown == sum(alone)
+
+
+def test_a_clip_that_never_falls_uses_all_its_queries_and_a_wrong_one_a_single_one():
+    model, clips, labels = problem()
+    counting = Counting(model)
+    square(counting, clips, labels, Budget("linf", 1e-6), torch.arange(4), queries=25)
+    assert counting.shown == 4 * 25
+    counting.shown = 0
+    result = square(counting, clips, (labels + 1) % 4, Budget("linf", 1e-6), torch.arange(4), queries=25)
+    assert counting.shown == 4
+    assert torch.equal(result, clips)
+
+
+@pytest.mark.parametrize("shape", ["cuboid", "tube", "fold"])
+def test_linf_perturbations_are_plus_or_minus_eps(shape):
+    model, clips, labels = problem()
+    result = square(model, clips, labels, Budget("linf", 1 / 512), torch.arange(4), queries=30, shape=shape)
+    delta = (result - clips)[margin(model(result), labels) < 0]
+    assert len(delta)
+    torch.testing.assert_close(delta.abs(), torch.full_like(delta, 1 / 512), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in BUDGETS if "per-clip" not in name])
+def test_it_only_ever_climbs_and_gets_somewhere(name):
+    """On the linear classifier the gain is a good part of FGSM's, and what is returned is the best that was seen."""
+    model, budget = LinearVideo(), BUDGETS[name]
+    clips, labels = torch.full((B, 3, T, H, W), 0.5, dtype=torch.float64), torch.zeros(B, dtype=torch.long)
+    counting = Counting(model, labels)
+    result = square(counting, clips, labels, budget, torch.arange(B), queries=300)
+    reached = margin(model(result), labels)
+    torch.testing.assert_close(reached, torch.stack(counting.margins).amax(0))
+    short = square(model, clips, labels, budget, torch.arange(B), queries=30)
+    assert bool((reached >= margin(model(short), labels)).all())
+    assert bool((reached > margin(model(clips), labels)).all())
+    assert bool((budget.size(result - clips) <= 1).all())
+
+
+def test_few_frames_are_found_by_queries():
+    """Only frame 4 counts; a random choice of one frame in eight has to be exchanged to find it."""
+
+    class OneFrame(TinyVideoNet):
+        def forward(self, clips):
+            return super().forward(clips[:, :, 4:5])
+
+    model = OneFrame(4).eval()
+    clips = torch.full((16, 3, 8, 12, 12), 0.5)
+    with torch.no_grad():
+        labels = model(clips).argmax(1)
+        budget = Budget("linf", 1e-3, frames=1)
+        result = square(model, clips, labels, budget, torch.arange(16), queries=60)
+    assert bool((frames_touched(result - clips) == 1).all())
+    assert int(((result - clips)[:, :, 4].abs().amax((1, 2, 3)) > 0).sum()) >= 14
+
+
+def test_blocks_are_drawn_for_each_clip():
+    model, clips, labels = problem(2)
+    same = clips[:1].expand(2, -1, -1, -1, -1).contiguous()
+    budget, both = Budget("linf", 1e-3), labels[:1].expand(2)
+    one, other = square(model, same, both, budget, torch.tensor([1, 2]), queries=20)
+    again, twin = square(model, same, both, budget, torch.tensor([1, 1]), queries=20)
+    assert not torch.equal(one, other)
+    assert torch.equal(again, twin)
+    assert torch.equal(one, again)
+
+
+def test_block_sizes():
+    cuboid, tube = (module._Settings(100, shape, 0.8, False) for shape in ("cuboid", "tube"))
+    assert cuboid.size(0.125, (8, 64, 64)) == (4, 32, 32)
+    assert tube.size(0.25, (8, 64, 64)) == (8, 32, 32)
+    assert cuboid.size(0.25, (1, 48, 64)) == tube.size(0.25, (1, 48, 64)) == (1, 24, 32)
+    assert cuboid.size(1e-9, (8, 64, 64)) == (1, 1, 1)
+    assert [cuboid.share(n) for n in (0, 10, 11, 50, 51, 501)] == [0.8, 0.8, 0.4, 0.4, 0.2, 0.05]
+    assert module._Settings(1000, "cuboid", 0.8, True).share(6) == 0.2
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [({"queries": 0}, CardError), ({"p_init": 0.0}, CardError), ({"shape": "cube"}, UnknownNameError)],
+)
+def test_settings_that_mean_nothing_are_refused(settings, error):
+    model, clips, labels = problem(1)
+    with pytest.raises(error):
+        square(model, clips, labels, Budget("linf", "8/255"), torch.arange(1), **settings)
