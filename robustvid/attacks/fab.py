@@ -43,7 +43,7 @@ def fab(
         model: returns logits ``(B, K)`` for clips in [0, 1].
         clips: ``(B, C, T, H, W)`` in [0, 1].
         labels: int64 ``(B,)``.
-        budget: decides what is smallest and what is returned. Projections are in linf or, for every l2 budget, in the l2
+        budget: decides what is smallest and what is returned. Projections are in linf or, for any l2 budget, in the l2
             norm of the clip: there is no closed form for frames. With ``frames`` in the frames of the largest gradient
             at the clean clip.
         seeds: int64 ``(B,)``; nothing here is random.

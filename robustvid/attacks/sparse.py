@@ -265,7 +265,7 @@ def _exchange(part: Problem, point: Tensor, grad: Tensor, mask: Tensor, seen: Te
 def _as_long_as(steepest: Tensor, grad: Tensor) -> Tensor:
     """Return the gradient scaled to the l2 norm of ``steepest``, clip by clip."""
     ours, wanted = (torch.linalg.vector_norm(x, dim=(1, 2, 3, 4), keepdim=True) for x in (grad, steepest))
-    return grad * (wanted / ours.clamp_min(torch.finfo(grad.dtype).tiny))
+    return torch.as_tensor(grad * (wanted / ours.clamp_min(torch.finfo(grad.dtype).tiny)))
 
 
 def _shrink(model: nn.Module, part: Problem, steps: int, step_size: float, gamma: float) -> Tensor:

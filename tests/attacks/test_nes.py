@@ -85,17 +85,17 @@ def test_linear_classifier_reaches_the_closed_form_over_patches(name):
     """The best that moves patches as one is the worst case of a classifier with averaged weights."""
     model, budget, clips = LinearVideo(), BUDGETS[name], grey(B)
     labels = torch.zeros(B, dtype=torch.long)
-    settings = {"queries": 1000, "samples": 332, "step_size": 2.0, "patch": 8, "decay": 1.0, "ranks": False}
+    settings = {"queries": 2002, "samples": 2000, "step_size": 1.0, "patch": 8, "ranks": False}
     result = nes(model, clips, labels, budget, torch.arange(B), **settings)
     blocks = over_patches(model.difference, torch.mean, 8).expand_as(model.difference)
     gain = (model(result)[:, 1] - model(clips)[:, 1]) / worst_case(budget, blocks)
-    assert bool((gain > 0.95).all())
+    assert bool((gain > 0.93).all())
     assert bool((gain < 1 + 1e-5).all())
     assert bool((budget.size(result - clips) <= 1).all())
 
 
 def test_contract():
-    check_attack(rv.load_attack("nes:queries=7,samples=2"))
+    check_attack(rv.load_attack("nes:queries=9,samples=3"), classes=(2, 10))
 
 
 @pytest.mark.parametrize("target", [None, 2, "least-likely"])
