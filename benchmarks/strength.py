@@ -73,6 +73,7 @@ class Contest(NamedTuple):
 
     def right(self, clips: Tensor) -> Tensor:
         """Return whether each clip is classified rightly, without counting it."""
+        self.probe.eval()  # a library may have left it in training mode
         with torch.no_grad():
             logits = in_lanes(self.probe.model, clips, self.probe.lanes)
         return logits.argmax(1) == self.labels
@@ -133,13 +134,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("strength"))
     given = parser.parse_args()
     model = rv.load_model(given.model)
+    rounds_of = contestants(given.threat, given.steps, given.targets)
     out = given.out / f"{model.card.name}-{given.threat}-{given.clips}"
     out.mkdir(parents=True, exist_ok=True)
     clips, labels = load(model, given.clips)
     with frozen(model):
         passes = given.passes or price(model, clips[:8], given.threat)
     stands = {"robustvid standard": ours(model, given.threat, given.clips, out)}
-    for name, rounds in contestants(given.threat, given.steps, given.targets).items():
+    for name, rounds in rounds_of.items():
         contest = Contest(Probe(model, lanes_on(clips.device)), clips, labels, given.threat, passes)
         stands[name] = kept(out, name, contest, rounds)
     print(table(stands, given.threat, f"{model.card.name}, {given.clips} clips, {passes} passes a clip and radius"))
@@ -150,7 +152,7 @@ def kept(out: Path, name: str, contest: Contest, rounds: Sequence[Round]) -> lis
     path = out / f"{name.split(maxsplit=1)[0]}-{contest.passes}.json"
     if not path.is_file():
         begin = time.perf_counter()
-        with frozen(contest.probe.model):
+        with frozen(contest.probe):  # the wrapper too: torchattacks brings back the mode that the wrapper was in
             stands = stands_at(contest, rounds)
         seconds = round(time.perf_counter() - begin)
         cost = {"forwards": contest.probe.forwards, "backwards": contest.probe.backwards, "seconds": seconds}
