@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from robustvid.attacks.best import RESTART, Best, only_transfers
 from robustvid.attacks.goal import Goal, Target, make_goal
-from robustvid.attacks.gradient import Oracle, Problem, begin, expected, salient_frames
+from robustvid.attacks.gradient import Oracle, Problem, begin, check_counts, expected, salient_frames
 from robustvid.budget import Budget
-from robustvid.errors import CardError
 
 _MOMENTUM = 0.75  # share of the new step; the rest continues the last one
 
@@ -61,7 +60,7 @@ def apgd(
         Croce & Hein, "Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse Parameter-free
         Attacks", arXiv:2003.01690, algorithm 1.
     """
-    _check(steps=steps, restarts=restarts)
+    check_counts(steps=steps, restarts=restarts)
     goal = make_goal(model, clips, labels, seeds, loss, target)
     best = Best(clips)
     _attempt(model, Problem(clips, goal, budget, seeds, None), best, _Climb(steps, rho, expected(eot)), restarts)
@@ -111,7 +110,7 @@ def apgd_t(
     References:
         Croce & Hein, arXiv:2003.01690, section 4.2.
     """
-    _check(steps=steps, restarts=restarts, targets=targets)
+    check_counts(steps=steps, restarts=restarts, targets=targets)
     with torch.no_grad():
         logits = model(clips)
     best = Best(clips)
@@ -151,11 +150,6 @@ class _State(NamedTuple):
 
     def select(self, index: Tensor) -> _State:
         return _State(*(tensor[index] for tensor in self))
-
-
-def _check(**counts: int) -> None:
-    if min(counts.values()) < 1:
-        raise CardError(f"{', '.join(f'{name}={count}' for name, count in counts.items())}: give at least 1 of each")
 
 
 def _attempt(model: nn.Module, problem: Problem, best: Best, climb: _Climb, restarts: int) -> None:

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from robustvid.attacks.goal import Target, make_goal
-from robustvid.attacks.gradient import Problem
+from robustvid.attacks.gradient import Problem, check_counts
 from robustvid.attacks.minimum import (
     Smallest,
     boundary,
-    check_counts,
     cosine,
     distance,
     farthest,

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from robustvid.attacks.goal import Goal
-from robustvid.attacks.gradient import Problem
-from robustvid.attacks.minimum import Smallest, check_counts, free_gradient, minimise
+from robustvid.attacks.gradient import Problem, check_counts
+from robustvid.attacks.minimum import Smallest, free_gradient, minimise
 from robustvid.budget import Budget
 
 _PIECES = 50  # steps of Newton's method; about ten reach the last piece

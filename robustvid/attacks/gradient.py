@@ -93,6 +93,16 @@ def expected(samples: int) -> Oracle:
 _PLAIN = expected(1)
 
 
+def check_counts(**counts: int) -> None:
+    """Refuse settings under which nothing would be attacked.
+
+    Raises:
+        CardError: a count is below 1.
+    """
+    if min(counts.values()) < 1:
+        raise CardError(f"{', '.join(f'{name}={count}' for name, count in counts.items())}: give at least 1 of each")
+
+
 @dataclass(frozen=True)
 class Ascent:
     """How to climb: the free choices of a first-order attack.
@@ -124,8 +134,7 @@ class Ascent:
 
     def __post_init__(self) -> None:
         """Refuse settings under which nothing would be attacked."""
-        if self.steps < 1 or self.restarts < 1:
-            raise CardError(f"steps={self.steps}, restarts={self.restarts}: give at least 1 of each")
+        check_counts(steps=self.steps, restarts=self.restarts)
         if not 0 < self.step_size < math.inf:
             raise CardError(f"step_size={self.step_size}: give a finite number above 0, in units of the radius")
 

@@ -14,7 +14,7 @@ from robustvid.attacks.goal import Goal
 from robustvid.attacks.gradient import Problem, loss_gradient, salient_frames
 from robustvid.budget import Budget
 from robustvid.contracts import AttackFunction, frozen
-from robustvid.errors import BudgetError, CardError
+from robustvid.errors import BudgetError
 
 # Smallest perturbations lie where rounding decides. A clip counts as adversarial only when its gap is larger than
 # this share of its largest logit, so that it is adversarial in any batch, too.
@@ -150,16 +150,6 @@ def minimise(  # noqa: PLR0917  the inputs of every attack, then how to search
     search(model, problem, smallest)
     result[active] = smallest.settle(model)
     return result
-
-
-def check_counts(**counts: int) -> None:
-    """Refuse settings under which nothing would be attacked.
-
-    Raises:
-        CardError: a count is below 1.
-    """
-    if min(counts.values()) < 1:
-        raise CardError(f"{', '.join(f'{name}={count}' for name, count in counts.items())}: give at least 1 of each")
 
 
 @dataclass(frozen=True)
