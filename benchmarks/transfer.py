@@ -11,11 +11,14 @@ clips fooled among those that both models get right.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.stats import binomtest
 
 import robustvid as rv
 from robustvid.budget import format_radius
@@ -106,14 +109,33 @@ def print_table(results: rv.Results, surrogate: VideoClassifier, data: rv.VideoD
     budgets = results.plan.threats[0].budgets  # smallest first
     print("| attack | " + " | ".join(budget.describe() for budget in budgets) + " |")
     print("|---" * (len(budgets) + 1) + "|")
-    for attack in results.attacks:
-        cells, fooled = [], set()
-        for budget in budgets:
-            at = (rows.attack == attack) & ~rows.robust & (rows.eps_frame == format_radius(budget.frame))
-            fooled |= both & set(rows[at]["index"])  # what fools at a radius lies within every larger one
-            low, high = wilson(len(fooled), len(both))
-            cells.append(f"{len(fooled)} ({100 * len(fooled) / len(both):.0f} %, {100 * low:.0f} to {100 * high:.0f})")
-        print(f"| {attack} | " + " | ".join(cells) + " |")
+    fooled = {attack: _fooled(rows, attack, budgets, both) for attack in results.attacks}
+    for attack, sets in fooled.items():
+        print(f"| {attack} | " + " | ".join(_share(len(clips), len(both)) for clips in sets) + " |")
+    first, *others = fooled
+    for other in others:
+        paired = [_mcnemar(ours, theirs) for ours, theirs in zip(fooled[first], fooled[other], strict=True)]
+        print(f"| p, {other} and {first} alike | " + " | ".join(f"{p:.3f}" for p in paired) + " |")
+
+
+def _fooled(rows: pd.DataFrame, attack: str, budgets: Sequence[rv.Budget], both: set[int]) -> list[set[int]]:
+    """Return the clips fooled in each budget; what fools at a radius lies within every larger one."""
+    found: list[set[int]] = []
+    for budget in budgets:
+        at = (rows.attack == attack) & ~rows.robust & (rows.eps_frame == format_radius(budget.frame))
+        found.append((found[-1] if found else set()) | both & set(rows[at]["index"]))
+    return found
+
+
+def _share(count: int, n: int) -> str:
+    low, high = wilson(count, n)
+    return f"{count} ({100 * count / n:.0f} %, {100 * low:.0f} to {100 * high:.0f})"
+
+
+def _mcnemar(ours: set[int], theirs: set[int]) -> float:
+    """Return the exact two-sided p-value of McNemar's test for paired outcomes."""
+    differ = len(ours ^ theirs)
+    return float(binomtest(len(ours - theirs), differ).pvalue) if differ else 1.0
 
 
 if __name__ == "__main__":
