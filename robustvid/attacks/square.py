@@ -42,14 +42,16 @@ def square(
     """Change random blocks of space and time and keep what brings the clip nearer to a wrong answer.
 
     x_0 = clamp(x + stripes that do not change in time). Then, per query, a block of a share p of the clip is drawn for
-    each clip, with p^{1/3} of the frames, of the height and of the width: for linf the block becomes ±ε with one sign
-    for each channel, for l2 the mass of a second block (in the same frames where the budget bounds frames) moves to the
-    first as a bump beside its negative; the change is kept unless max_{k≠y} z_k - z_y falls. p falls from ``p_init`` by
-    halves after 10, 50, 200, 500, ... proposals. With ``budget.frames`` blocks lie in k frames drawn at random, and
-    every second proposal tries to exchange one of them.
+    each clip: for linf it becomes ±ε with one sign for each channel, for l2 the mass of a second block (in the same
+    frames where the budget bounds frames) moves to the first as a bump beside its negative; the change is kept unless
+    max_{k≠y} z_k - z_y falls. p falls from ``p_init`` by halves after 10, 50, 200, 500, ... proposals. With
+    ``budget.frames`` blocks lie in k frames drawn at random, and every second proposal tries to exchange one of them.
 
-    The paper has images and draws one block for the whole batch. ``shape`` chooses what a block is in time: ``cuboid``,
-    as above; ``tube``, through all frames; ``fold``, through all frames with a sign for each, as if time were channels.
+    The paper has images and draws one block for the whole batch. ``shape`` chooses what a block is in time: ``cuboid``
+    lasts T, T/2, T/4, ..., 1 frames in turn, its height and width such that its share stays p; ``tube`` lasts for all
+    frames; ``fold`` too, with a sign for each, as if time were channels. Lengths in turn serve models that average over
+    time and models of motion alike; one length for all, p^{1/3} T, needs two to three times the queries of the latter
+    (docs/results.md).
 
     Args:
         model: returns logits ``(B, K)`` for clips in [0, 1]; no gradient is asked of it.
@@ -115,10 +117,10 @@ class _Settings:
         done = proposal * 10_000 / self.queries if self.resc_schedule else proposal
         return float(self.p_init / 2.0 ** bisect_left(_HALVINGS, done))
 
-    def size(self, share: float, room: Size, least: int = 1) -> Size:
+    def size(self, share: float, turn: int, room: Size, least: int = 1) -> Size:
         """Return the block of this share of ``room`` (frames, height, width): its frames, height and width."""
         frames, height, width = room
-        length = max(1, round(share ** (1 / 3) * frames)) if self.shape == "cuboid" else frames
+        length = frames >> turn % frames.bit_length() if self.shape == "cuboid" else frames
         side = min(1.0, share * frames / length) ** 0.5
         return length, *(min(max(round(side * extent), least), extent) for extent in (height, width))
 
@@ -215,10 +217,13 @@ def _start(moves: _Moves, count: int) -> _State:
 
 
 def _propose(moves: _Moves, state: _State, proposal: int) -> _State:
-    if state.frames.shape[1] < state.delta.shape[2] and proposal % _EXCHANGE == 0:
-        return _exchange(moves, state)
-    share = moves.settings.share(proposal)
-    return _recolour(moves, state, share) if moves.problem.budget.norm == "linf" else _move_mass(moves, state, share)
+    turn = proposal
+    if state.frames.shape[1] < state.delta.shape[2]:
+        turn, rest = divmod(proposal, _EXCHANGE)
+        if rest == 0:
+            return _exchange(moves, state)
+    linf, share = moves.problem.budget.norm == "linf", moves.settings.share(proposal)
+    return _recolour(moves, state, share, turn) if linf else _move_mass(moves, state, share, turn)
 
 
 def _exchange(moves: _Moves, state: _State) -> _State:
@@ -236,11 +241,11 @@ def _exchange(moves: _Moves, state: _State) -> _State:
     return state._replace(delta=delta, frames=state.frames.scatter(1, slot, new).sort(dim=1).values)
 
 
-def _recolour(moves: _Moves, state: _State, share: float) -> _State:
+def _recolour(moves: _Moves, state: _State, share: float, turn: int) -> _State:
     """Set a block to ±ε; where it has that value already, to the opposite."""
     channels, _, height, width = state.delta.shape[1:]
     room = (state.frames.shape[1], height, width)
-    size = moves.settings.size(share, room)
+    size = moves.settings.size(share, turn, room)
     window = _at(moves.starts(size, room), size, state.frames, channels)
     block = _radius(moves, state) * moves.signs(channels, size[0] if moves.settings.shape == "fold" else 1, 1, 1)
     delta = state.delta.clone()
@@ -249,12 +254,12 @@ def _recolour(moves: _Moves, state: _State, share: float) -> _State:
     return state._replace(delta=delta)
 
 
-def _move_mass(moves: _Moves, state: _State, share: float) -> _State:
+def _move_mass(moves: _Moves, state: _State, share: float, turn: int) -> _State:
     """Give a block the mass of a second one and what is spare, as a bump beside its negative on top of what it held."""
     budget, inside = moves.problem.budget, moves.inside_frames
     channels, _, height, width = state.delta.shape[1:]
     room = (state.frames.shape[1], height, width)
-    size = moves.settings.size(share, room, _LEAST)
+    size = moves.settings.size(share, turn, room, _LEAST)
     axes = (3, 4) if inside else (2, 3, 4)
     first, second = moves.starts(size, room), moves.starts(size, room)
     if inside:
