@@ -32,7 +32,7 @@ def sweep_progress() -> Iterator[Callable[[Any], None]]:
         TextColumn("{task.fields[standing]}"),
     )
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("attack", total=None, rate="", standing="")
+        task = bar.add_task("attack", total=0, rate="", standing="")
         begin = _Clock()
 
         def show(progress: Any) -> None:
