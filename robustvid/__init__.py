@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from robustvid.evaluation.sweep import evaluate
     from robustvid.models import load_model
     from robustvid.models.classifier import VideoClassifier
+    from robustvid.training.loop import train
+    from robustvid.training.plan import TrainingPlan
 
 _HOMES = {
     "Attack": "robustvid.evaluation.cards",
@@ -30,6 +32,7 @@ _HOMES = {
     "Results": "robustvid.evaluation.results",
     "RobustvidError": "robustvid.errors",
     "Sample": "robustvid.contracts",
+    "TrainingPlan": "robustvid.training.plan",
     "VideoClassifier": "robustvid.models.classifier",
     "VideoDataset": "robustvid.contracts",
     "evaluate": "robustvid.evaluation.sweep",
@@ -39,6 +42,7 @@ _HOMES = {
     "load_data": "robustvid.data",
     "load_model": "robustvid.models",
     "read_frames": "robustvid.data",
+    "train": "robustvid.training.loop",
 }
 
 __all__ = [
@@ -50,6 +54,7 @@ __all__ = [
     "Results",
     "RobustvidError",
     "Sample",
+    "TrainingPlan",
     "VideoClassifier",
     "VideoDataset",
     "__version__",
@@ -60,6 +65,7 @@ __all__ = [
     "load_data",
     "load_model",
     "read_frames",
+    "train",
 ]
 
 

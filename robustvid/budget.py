@@ -8,6 +8,7 @@ the layout of clips, ``(B, C, T, H, W)``.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from numbers import Integral, Real
@@ -23,6 +24,7 @@ Radius = Fraction | float | str | Tensor  # text is read when the budget is made
 NORMS = ("linf", "l2")
 _PIXELS = (1, 3, 4)  # the axes of one frame: channels, height, width
 _CLIP = (1, 2, 3, 4)
+_PART = re.compile(r"(?P<name>frame|clip) (?P<radius>[0-9./e+-]+)|(?P<count>[0-9]{1,6}) frames?")
 # A clip is stored as x + delta in float32, so delta is only known to about 2^-24 a pixel; the slack is absolute
 # because at small radii a relative one would be either too tight for rounding or too loose for honesty.
 SLACK = 2.0**-20
@@ -189,6 +191,27 @@ class Budget:
         else:
             count = "" if self.frames is None else f", {self.frames} frame{'s' if self.frames != 1 else ''}"
         return f"{self.norm} {', '.join(radii)}{count}"
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read a budget as :meth:`describe` writes it: ``"linf frame 8/255, 4 frames"``, ``"l2 clip 2.0"``.
+
+        Raises:
+            BudgetError: the text is no such thing, or means nothing.
+        """
+        norm, _, rest = text.strip().partition(" ")
+        given: dict[str, str | int] = {}
+        for part in rest.split(","):
+            match = _PART.fullmatch(part.strip())
+            if match is None:
+                raise BudgetError(f"{text!r} is not a budget; write 'linf frame 8/255, 4 frames' or 'l2 clip 2.0'")
+            given |= {"frames": int(match["count"])} if match["count"] else {match["name"]: match["radius"]}
+        return cls(norm, **given)  # type: ignore[arg-type]
+
+    def scaled(self, factor: float | Fraction) -> Budget:
+        """Return the budget with its radii times ``factor``; the number of frames stays."""
+        radii = {name: getattr(self, name) for name in ("frame", "clip")}
+        return replace(self, **{name: radius * factor for name, radius in radii.items() if radius is not None})
 
     def select(self, index: Tensor) -> Budget:
         """Return the budget of some clips of the batch: tensors are indexed, everything else holds for all."""

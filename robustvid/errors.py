@@ -10,6 +10,7 @@ RobustvidError
 ├── DataError              a dataset that cannot be used
 │   └── DecodeError        one video file that cannot be read
 ├── RunError               a run folder that cannot be used
+├── TrainingStopped        a training that was asked to stop and can go on
 └── MissingPackageError    an optional package that is not installed
 """
 
@@ -69,6 +70,14 @@ class DecodeError(DataError):
 
 class RunError(RobustvidError, RuntimeError):
     """A run folder that cannot be used."""
+
+
+class TrainingStopped(RobustvidError):  # noqa: N818  asked for, and no failure
+    """A training that was asked to stop; the same call goes on where it stopped, if it has a folder."""
+
+    def __init__(self, folder: Path | None, step: int, steps: int) -> None:
+        kept = f"; everything is kept in {folder}" if folder else "; nothing is kept, for it has no folder"
+        super().__init__(f"stopped after {step} of {steps} updates{kept}")
 
 
 class MissingPackageError(RobustvidError, ImportError):

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,22 @@ class Registry:
                 f" There are: {', '.join(self.names())}."
             )
         return load_object(self.targets[name])
+
+
+def split_params(text: str) -> tuple[str, dict[str, Any]]:
+    """Split ``"pgd:steps=50"`` into the name and the parameters; ``"module:function"`` has none."""
+    name, colon, tail = text.rpartition(":")
+    if not colon or "=" not in tail:
+        return text, {}
+    pairs = (item.partition("=") for item in tail.split(","))
+    return name, {key.strip(): _read_value(value.strip()) for key, _, value in pairs}
+
+
+def _read_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def source_of(thing: Any) -> str:

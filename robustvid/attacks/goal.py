@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +14,14 @@ from robustvid.losses import LOSSES, TARGETED_LOSSES, check_loss, margin
 
 Target = int | str | None
 TARGETS = ("next", "least-likely", "random")
+
+
+class Climbed(Protocol):
+    """What a gradient is taken of."""
+
+    def value(self, logits: Tensor) -> Tensor:
+        """Return one value for each clip, ``(B,)``."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robustvid.attacks.best import RESTART, Best, only_transfers
 from robustvid.attacks.directions import Direction, Memory, chain
-from robustvid.attacks.goal import Goal
+from robustvid.attacks.goal import Climbed, Goal
 from robustvid.budget import Budget
 from robustvid.errors import CardError
 
@@ -59,7 +59,7 @@ class Look(NamedTuple):
 Refinement = Callable[[nn.Module, Look], tuple[Tensor, Memory]]
 
 
-def loss_gradient(model: Callable[[Tensor], Tensor], clips: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
+def loss_gradient(model: Callable[[Tensor], Tensor], clips: Tensor, goal: Climbed) -> tuple[Tensor, Tensor]:
     """Return the gradient of the summed loss with respect to ``clips``, and the logits; one forward, one backward."""
     with torch.enable_grad():
         leaf = clips.detach().requires_grad_()

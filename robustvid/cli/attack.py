@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import click
 
+from robustvid.cli.options import Decorator, all_of
 from robustvid.cli.progress import sweep_progress
-
-Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 @dataclass(frozen=True)
@@ -43,10 +41,6 @@ class Options:
     fresh: bool
     dry_run: bool
     as_json: bool
-
-
-def _all_of(options: Sequence[Decorator]) -> Decorator:
-    return lambda command: reduce(lambda inner, option: option(inner), reversed(options), command)
 
 
 _OPTIONS: tuple[Decorator, ...] = (
@@ -108,7 +102,7 @@ Examples:
   robustvid attack --model my_package.mine:build --data folder --root my/videos --json
 """
 )
-@_all_of(_OPTIONS)
+@all_of(_OPTIONS)
 def attack(**options: Any) -> None:
     """Measure robust accuracy over a grid of per-frame and per-clip budgets.
 

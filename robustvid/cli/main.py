@@ -15,6 +15,7 @@ from robustvid.cli.attack import attack, demo
 from robustvid.cli.doctor import doctor
 from robustvid.cli.listing import list_command
 from robustvid.cli.runs import report, sync
+from robustvid.cli.train import train_adv
 from robustvid.errors import RobustvidError
 from robustvid.registry import did_you_mean
 
@@ -84,5 +85,5 @@ def main() -> None:
     logger.propagate = False
 
 
-for command in (attack, demo, doctor, list_command, report, sync):
+for command in (attack, demo, doctor, list_command, report, sync, train_adv):
     main.add_command(command)

@@ -54,11 +54,17 @@ def sync(run: str) -> None:
     RUN is a run folder, or its name inside ./runs.
     """
     from robustvid.evaluation.results import Results
+    from robustvid.evaluation.spec import read_spec
     from robustvid.reporting.figures import write_figures
     from robustvid.reporting.mlflow import log_run
+    from robustvid.reporting.mlflow_training import log_training
     from robustvid.reporting.page import write_report
 
-    results = Results(find_run(run))
+    folder = find_run(run)
+    if read_spec(folder).get("kind") == "training":
+        click.echo(log_training(folder, mode="required"))
+        return
+    results = Results(folder)
     write_figures(results, results.folder / "figures")
     write_report(results)
     click.echo(log_run(results, mode="required"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -50,7 +50,16 @@ def load_videos(data: VideoFiles) -> Videos:
 
 
 def training_batches(
-    source: Videos | VideoDataset, clip: ClipSpec, batch_size: int, seed: int, epoch: int, *, roll: bool = False
+    source: Videos | VideoDataset,
+    clip: ClipSpec,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    *,
+    roll: bool = False,
+    among: Sequence[int] | None = None,
+    skip: int = 0,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield one epoch of training clips in random order, each cut at a random time.
 
@@ -65,6 +74,10 @@ def training_batches(
         epoch: number of the epoch.
         roll: shift each clip by a random number of pixels around the edges, all its frames alike. Right where
             the world wraps around, as in motion10.
+        among: numbers of the videos to take; all when None.
+        skip: leave out so many batches at the beginning, without decoding them; the others stay as they were.
+        share: (rank, ranks): only every so-manieth clip of each batch, the same number for every rank; clips that
+            cannot be shared out evenly are left out.
 
     Yields:
         Clips, float32 in [0, 1], ``(B, 3, T, H, W)``, and labels, int64 ``(B,)``.
@@ -76,31 +89,49 @@ def training_batches(
         raise DataError(f"batches of {batch_size} clips; wanted at least 1")
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
     n = len(source.labels) if isinstance(source, Videos) else len(source)
-    for batch in torch.randperm(n, generator=generator).split(batch_size):
-        cut = [_random_clip(source, int(index), clip, generator, roll=roll) for index in batch]
-        yield to_clips([frames for frames, _ in cut]), torch.tensor([label for _, label in cut])
+    numbers = torch.arange(n) if among is None else torch.tensor(among)
+    rank, ranks = share
+    for place, batch in enumerate(numbers[torch.randperm(len(numbers), generator=generator)].split(batch_size)):
+        cuts = [_draw(source, int(index), clip, generator, roll=roll) for index in batch]
+        mine = cuts[rank : len(cuts) // ranks * ranks : ranks]
+        if place >= skip and mine:
+            frames, labels = zip(*(_cut(source, cut, clip) for cut in mine), strict=True)
+            yield to_clips(frames), torch.tensor(labels)
+
+
+class _Cut(NamedTuple):
+    """Where a clip is taken from: video, frames (None where the dataset decides), and a shift around the edges."""
+
+    video: int
+    frames: list[int] | None
+    shift: tuple[int, int] | None
 
 
 def _whole(data: VideoFiles, index: int) -> Tensor:
     return read_frames(data.path(index), range(data.frame_count(index)))
 
 
-def _random_clip(
-    source: Videos | VideoDataset, index: int, clip: ClipSpec, generator: torch.Generator, *, roll: bool
-) -> tuple[Tensor, int]:
-    """Return frames ``(T, H, W, 3)`` of a randomly placed clip of one video, and its label."""
+def _draw(source: Videos | VideoDataset, index: int, clip: ClipSpec, generator: torch.Generator, *, roll: bool) -> _Cut:
+    """Draw the place of a clip in one video; decodes nothing."""
+    frames = shift = None
     if isinstance(source, Videos):
-        video = source.frames[index]
-        frames = resize_frames(video[random_clip_indices(len(video), clip, generator)], clip.size)
-        label = int(source.labels[index])
+        frames = random_clip_indices(source.frames.shape[1], clip, generator)
     elif isinstance(source, VideoFiles):
-        indices = random_clip_indices(source.frame_count(index), clip, generator)
-        frames, label = resize_frames(read_frames(source.path(index), indices), clip.size), source.labels[index]
+        frames = random_clip_indices(source.frame_count(index), clip, generator)
+    if roll:
+        down, right = (int(torch.randint(limit, (), generator=generator)) for limit in clip.size)
+        shift = down, right
+    return _Cut(index, frames, shift)
+
+
+def _cut(source: Videos | VideoDataset, cut: _Cut, clip: ClipSpec) -> tuple[Tensor, int]:
+    """Return the frames ``(T, H, W, 3)`` of one clip, and its label."""
+    if isinstance(source, Videos):
+        frames = resize_frames(source.frames[cut.video][cut.frames], clip.size)
+        label = int(source.labels[cut.video])
+    elif isinstance(source, VideoFiles) and cut.frames is not None:
+        frames = resize_frames(read_frames(source.path(cut.video), cut.frames), clip.size)
+        label = source.labels[cut.video]
     else:
-        _, frames, label = source.sample(index, clip)
-    return (_rolled(frames, generator) if roll else frames), label
-
-
-def _rolled(frames: Tensor, generator: torch.Generator) -> Tensor:
-    down, right = (int(torch.randint(limit, (), generator=generator)) for limit in frames.shape[1:3])
-    return frames.roll((down, right), dims=(1, 2))
+        _, frames, label = source.sample(cut.video, clip)
+    return (frames if cut.shift is None else frames.roll(cut.shift, dims=(1, 2))), label

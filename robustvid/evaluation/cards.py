@@ -19,7 +19,7 @@ from robustvid.attacks.peers import LibraryAttack
 from robustvid.budget import Budget
 from robustvid.contracts import check_clips, check_labels, frozen
 from robustvid.errors import AttackError, CardError, UnknownNameError
-from robustvid.registry import did_you_mean, load_object, shipped_folder, source_of
+from robustvid.registry import did_you_mean, load_object, shipped_folder, source_of, split_params
 
 _INPUTS = 5  # model, clips, labels, budget, seeds
 _CARD_KEYS = {"title": str, "paper": str, "access": str, "version": int, "attack": str, "params": dict}
@@ -116,7 +116,7 @@ def load_attack(name_or_path: str, **params: Any) -> Attack:
         >>> load_attack("pgd", steps=50).name
         'pgd:steps=50'
     """
-    name, inline = _split_params(name_or_path)
+    name, inline = split_params(name_or_path)
     if (path := _card_path(name)) is not None:
         attack = _read_card(path)
     elif (function := _from_library(name)) is not None:
@@ -268,22 +268,6 @@ def _fits(value: Any, default: Any) -> bool:
     if isinstance(default, float):
         return isinstance(value, int | float)
     return not isinstance(default, int | str) or isinstance(value, type(default))
-
-
-def _split_params(text: str) -> tuple[str, dict[str, Any]]:
-    """Split ``"pgd:steps=50"`` into the name and the parameters; ``"module:function"`` has none."""
-    name, colon, tail = text.rpartition(":")
-    if not colon or "=" not in tail:
-        return text, {}
-    pairs = (item.partition("=") for item in tail.split(","))
-    return name, {key.strip(): _read_value(value.strip()) for key, _, value in pairs}
-
-
-def _read_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 def _battery_card(path: Path, entry: Any) -> Attack:

@@ -59,7 +59,7 @@ class Results:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.spec: dict[str, Any] = read_spec(self.folder)
+        self.spec: dict[str, Any] = read_spec(self.folder, kind="attack")
         try:
             self.plan: Plan = read_plan(self.spec)
             self._chance = 1 / len(self.spec["model"]["classes"])

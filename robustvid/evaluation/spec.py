@@ -41,8 +41,8 @@ def make_spec(  # noqa: PLR0917  one argument for each part of a run
     spec: dict[str, Any] = {
         "schema": SCHEMA,
         "robustvid": robustvid.__version__,
-        "model": _model_facts(model),
-        **({} if surrogate is None else {"surrogate": _model_facts(surrogate)}),
+        "model": model_facts(model),
+        **({} if surrogate is None else {"surrogate": model_facts(surrogate)}),
         "data": {
             "name": data.name,
             "split": data.split,
@@ -91,8 +91,7 @@ def open_run(spec: Mapping[str, Any], out: str | Path | None, *, fresh: bool) ->
         RunError: the folder belongs to another spec, or cannot be written.
     """
     key = spec_key(spec)
-    name = f"{spec['model']['name']}-{spec['data']['name']}-{key}"
-    folder = Path(out) if out is not None else Path("runs") / re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+    folder = Path(out) if out is not None else default_folder(spec)
     existing = folder / "spec.json"
     if fresh and existing.is_file():
         _set_aside(folder)
@@ -109,11 +108,21 @@ def open_run(spec: Mapping[str, Any], out: str | Path | None, *, fresh: bool) ->
     return folder
 
 
-def read_spec(folder: Path) -> dict[str, Any]:
+def default_folder(spec: Mapping[str, Any]) -> Path:
+    """Return ``runs/<model>-<data>-<key>``."""
+    name = f"{spec['model']['name']}-{spec['data']['name']}-{spec_key(spec)}"
+    return Path("runs") / re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+
+
+def read_spec(folder: Path, kind: str | None = None) -> dict[str, Any]:
     """Return the spec of a run folder.
 
+    Args:
+        folder: the run folder.
+        kind: what it has to be of, ``"attack"`` or ``"training"``; None for either.
+
     Raises:
-        RunError: there is none, or it is not readable.
+        RunError: there is none, it is not readable, or it is of the other kind.
     """
     try:
         spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
@@ -123,6 +132,9 @@ def read_spec(folder: Path) -> dict[str, Any]:
         raise RunError(f"{folder / 'spec.json'} cannot be read: {error}") from None
     if not isinstance(spec, dict) or spec.get("schema") != SCHEMA:
         raise RunError(f"{folder / 'spec.json'} is not a spec of schema {SCHEMA}")
+    found = spec.get("kind", "attack")
+    if kind not in {None, found}:
+        raise RunError(f"{folder} is the folder of a run of kind {found}; one of kind {kind} is wanted")
     return spec
 
 
@@ -136,7 +148,8 @@ def write_json(path: Path, value: Any) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _model_facts(model: VideoClassifier) -> dict[str, Any]:
+def model_facts(model: VideoClassifier) -> dict[str, Any]:
+    """Return what a spec says of a model: all that decides its answers."""
     card = model.card
     return {
         "name": card.name,

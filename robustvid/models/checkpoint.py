@@ -36,12 +36,8 @@ def save_checkpoint(model: VideoClassifier, folder: str | Path) -> ModelCard:
     Raises:
         ModelError: the card cannot be written as JSON or names no known architecture.
     """
+    check_savable(model)
     folder = Path(folder)
-    if model.card.arch not in ARCHITECTURES.targets:
-        raise ModelError(
-            f"a checkpoint of architecture {model.card.arch!r} could not be loaded again;"
-            f" robustvid saves {', '.join(ARCHITECTURES.names())}"
-        )
     card = replace(model.card, weights_digest=weights_digest(model))
     text = write_card(card)
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,6 +47,19 @@ def save_checkpoint(model: VideoClassifier, folder: str | Path) -> ModelCard:
         for name in (WEIGHTS_FILE, CARD_FILE):
             Path(unfinished, name).replace(folder / name)
     return card
+
+
+def check_savable(model: VideoClassifier) -> None:
+    """Refuse a model that a checkpoint could not be loaded into again.
+
+    Raises:
+        ModelError: its architecture is not one of ``ARCHITECTURES``.
+    """
+    if model.card.arch not in ARCHITECTURES.targets:
+        raise ModelError(
+            f"a checkpoint of architecture {model.card.arch!r} could not be loaded again;"
+            f" robustvid saves {', '.join(ARCHITECTURES.names())}"
+        )
 
 
 def load_checkpoint(folder: str | Path) -> VideoClassifier:

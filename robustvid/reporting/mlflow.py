@@ -11,7 +11,7 @@ import logging
 import os
 import shlex
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -70,6 +70,24 @@ def log_run(results: Results, mode: str = "auto", tracking_uri: str | None = Non
         RunError: nothing could be logged, and ``mode`` is ``"required"``; or the run holds no measurement yet.
         RobustvidError: there is no such mode.
     """
+    return reach(lambda client, uri: _log(client, results, uri), results.folder, mode, tracking_uri)
+
+
+def reach(
+    work: Callable[[Any, str], str], folder: Path, mode: str = "auto", tracking_uri: str | None = None
+) -> str | None:
+    """Return ``work(client, uri)`` with a client of MLflow; what fails costs seconds, and no run.
+
+    Args:
+        work: what to send; returns a line for the user.
+        folder: of the run, for messages.
+        mode: see :func:`log_run`.
+        tracking_uri: likewise.
+
+    Raises:
+        RunError: MLflow failed, and ``mode`` is ``"required"``.
+        RobustvidError: there is no such mode.
+    """
     if mode not in MODES:
         raise RobustvidError(f"no mode {mode!r} of MLflow.{did_you_mean(mode, MODES)} There are: {', '.join(MODES)}.")
     if mode == "off":
@@ -77,30 +95,30 @@ def log_run(results: Results, mode: str = "auto", tracking_uri: str | None = Non
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or _LOCAL
     with _environment(_SILENT), _quiet():
         try:
-            return _log(results, uri)
+            from mlflow import MlflowClient
+
+            client = MlflowClient(tracking_uri=uri)
+            with _environment(_http(_PROBE)):
+                client.search_experiments(max_results=1)
+            with _environment(_http(_SEND)):
+                return work(client, uri)
         except RobustvidError:
             raise
         except Exception as error:  # noqa: BLE001  a server may fail in any way; the run is safe, and all is said
             reason = f"{_shown(uri)} failed: {str(error).replace(uri, _shown(uri)).splitlines()[0][:200]}"
     if mode == "required":
-        raise RunError(f"MLflow at {reason}; the run itself is safe in {results.folder}")
-    log.warning("MLflow at %s; later: robustvid sync %s", reason, shlex.quote(str(results.folder)))
+        raise RunError(f"MLflow at {reason}; the run itself is safe in {folder}")
+    log.warning("MLflow at %s; later: robustvid sync %s", reason, shlex.quote(str(folder)))
     return None
 
 
-def _log(results: Results, uri: str) -> str:
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=uri)
-    with _environment(_http(_PROBE)):
-        client.search_experiments(max_results=1)
-    with _environment(_http(_SEND)):
-        target = _find_or_start(client, results)
-        _send_numbers(target, results)
-        _send_files(target, results)
-        _finish(target, results)
-        _save_view(target)
-    return _where(uri, target.experiment)
+def _log(client: Any, results: Results, uri: str) -> str:
+    target = _find_or_start(client, results)
+    _send_numbers(target, results)
+    _send_files(target, results)
+    _finish(target, results)
+    _save_view(target)
+    return where(uri, target.experiment, mlflow_view.VIEW)
 
 
 def _find_or_start(client: Any, results: Results) -> _Target:
@@ -136,8 +154,13 @@ def _send_numbers(target: _Target, results: Results) -> None:
     params = [Param(key, value) for key, value in schema.params(results).items()]
     tags = [RunTag(key, value) for key, value in schema.run_tags(results).items()]
     client.log_batch(target.run, params=params, tags=tags)
-    for start in range(0, len(points), _BATCH):
-        client.log_batch(target.run, metrics=points[start : start + _BATCH])
+    send_metrics(client, target.run, points)
+
+
+def send_metrics(client: Any, run: str, metrics: Sequence[Any]) -> None:
+    """Log metrics, as many at once as MLflow takes."""
+    for start in range(0, len(metrics), _BATCH):
+        client.log_batch(run, metrics=metrics[start : start + _BATCH])
 
 
 def _model(target: _Target, results: Results) -> str:
@@ -221,9 +244,10 @@ def _began(results: Results) -> int:
     return round(1000 * (results.folder / "spec.json").stat().st_mtime)
 
 
-def _where(uri: str, experiment: str) -> str:
+def where(uri: str, experiment: str, view: str | None) -> str:
+    """Return the address of an experiment's charts, for a local database after the command that serves it."""
     page = f"#/experiments/{experiment}/runs?workflowType=machine_learning&compareRunsMode=CHART"
-    page += f"&viewStateShareKey={mlflow_view.VIEW}"
+    page += f"&viewStateShareKey={view}" if view else ""
     if urlsplit(uri).scheme in {"http", "https"}:
         return f"{_shown(uri).rstrip('/')}/{page}"
     if uri.startswith("sqlite:///"):

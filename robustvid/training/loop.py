@@ -1,131 +1,502 @@
-"""The training loop."""
+"""The training loop: attack, update, measure, keep; it goes on where it was stopped."""
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import torch
-from rich.console import Console
-from rich.progress import Progress, TextColumn
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from robustvid.contracts import VideoDataset
+from robustvid.budget import Budget
+from robustvid.contracts import VideoDataset, frozen
 from robustvid.data.batches import Videos, load_videos, training_batches
 from robustvid.data.folder import VideoFiles
-from robustvid.errors import ModelError
+from robustvid.errors import CardError, ModelError, TrainingStopped
+from robustvid.evaluation.cards import load_attack
+from robustvid.evaluation.fitting import fitted
+from robustvid.evaluation.machine import note_environment, pick_device
+from robustvid.evaluation.spec import default_folder, model_facts, open_run, spec_key, write_json
+from robustvid.losses import cross_entropy
+from robustvid.models.checkpoint import check_savable, load_checkpoint, save_checkpoint
 from robustvid.models.classifier import VideoClassifier
-from robustvid.training.objectives import OBJECTIVES
+from robustvid.training.awp import perturbed_weights
+from robustvid.training.objectives import Find, Objective, follow, load_objective
+from robustvid.training.plan import Threat, TrainingPlan, parse_threat
+from robustvid.training.ranks import Ranks, joined, local_device
+from robustvid.training.schedule import radius_factor
+from robustvid.training.state import load_state, random_state, save_state, set_random_state
+from robustvid.training.trainee import Trainee, autocast
+from robustvid.training.validation import Split, alarms, hold_out, radius_shares, validate
+
+HISTORY_FILE = "history.json"
+_SECONDS_BETWEEN_REPORTS = 0.25  # reading the loss makes a GPU wait
 
 
-@dataclass(frozen=True)
-class TrainingPlan:
-    """Everything that decides what training does; the same plan on the same machine gives the same weights.
+class TrainingProgress(NamedTuple):
+    """How far a training is.
 
     Attributes:
-        epochs: passes over the training split.
-        batch_size: clips per step.
-        lr: highest learning rate of the one-cycle schedule (Smith & Topin, arXiv:1708.07120).
-        weight_decay: of AdamW (Loshchilov & Hutter, arXiv:1711.05101).
-        seed: order, time and shift of the training clips, and the random numbers of the model itself.
-        objective: name in ``OBJECTIVES``.
-        roll: shift clips around the edges at random; for datasets whose world wraps around, such as motion10.
-        in_memory: decode all videos once and keep them, 354 MB for motion10, rather than anew in every epoch;
-            only for datasets of video files that are all of one size and length.
+        step: updates made.
+        steps: updates in all.
+        loss: mean of the epoch so far; NaN before its first update.
+        clips_per_second: since this process began.
+        record: what an epoch that just ended has measured, else None.
     """
 
-    epochs: int
-    batch_size: int = 32
-    lr: float = 5e-3
-    weight_decay: float = 1e-2
-    seed: int = 0
-    objective: str = "natural"
-    roll: bool = False
-    in_memory: bool = False
+    step: int
+    steps: int
+    loss: float
+    clips_per_second: float
+    record: dict[str, Any] | None = None
 
 
-def train(model: VideoClassifier, data: VideoDataset, plan: TrainingPlan) -> VideoClassifier:
-    """Train a copy of ``model`` on ``data``, with a progress bar on stderr.
+def train(
+    model: VideoClassifier,
+    data: VideoDataset,
+    plan: TrainingPlan,
+    *,
+    out: str | Path | None = None,
+    name: str | None = None,
+    device: str | torch.device | None = None,
+    fresh: bool = False,
+    save_every: float = 60.0,
+    command: Sequence[str] | None = None,
+    stop: Callable[[], bool] | None = None,
+    progress: Callable[[TrainingProgress], None] | None = None,
+) -> VideoClassifier:
+    """Train a copy of ``model`` on ``data``.
+
+    With ``out`` the folder holds, after every epoch, the best weights so far as a checkpoint that ``load_model`` takes,
+    and what a training needs to go on: the same call again does, to the same weights as if it had never stopped.
 
     Args:
-        model: stays as it is; training runs on its device.
+        model: stays as it is.
         data: training split; its class names must be the model's, in the same order.
         plan: what to do.
+        out: folder of the training; nothing is written when None.
+        name: what the card of the trained model says; that of ``model`` when None.
+        device: where to train; that of ``model`` when None.
+        fresh: set an earlier training in ``out`` aside instead of going on with it.
+        save_every: seconds between two states on the disk, besides one after every epoch.
+        command: the command line to note in the card.
+        stop: asked after every update; when it says yes the state is saved and :class:`TrainingStopped` raised.
+        progress: called after every update and after every epoch.
 
     Returns:
-        The trained classifier in evaluation mode; the last entry of its card's lineage tells of this training.
+        The trained classifier in evaluation mode, on the device of ``model``: the best on held-out clips by robust
+        accuracy, the last where none are held out. The last entry of its card's lineage tells of this training.
 
     Raises:
-        ModelError: model and data disagree on the classes, or the loss is no longer finite.
-        UnknownNameError: there is no such objective.
+        ModelError: model and data disagree on the classes, the loss is no longer finite, or the model could not be
+            saved.
+        CardError: a setting of the plan means nothing.
+        UnknownNameError: there is no such objective or attack.
         DataError: the data cannot be used.
+        RunError: ``out`` holds something else or cannot be read.
+        TrainingStopped: it was asked to.
     """
     if tuple(data.classes) != model.card.classes:
         raise ModelError(f"{model.card.name} knows {list(model.card.classes)}, {data.name} has {list(data.classes)}")
-    model = copy.deepcopy(model).train()
-    device = model.mean.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(plan.seed)
-        _fit(model, data, plan)
-    model.card = replace(model.card, weights_digest="", lineage=(*model.card.lineage, _lineage(data, plan)))
-    return model.eval()
+    method = _method(plan)
+    home = model.mean.device
+    where = local_device(pick_device(device)) if device is not None else home
+    folder = None
+    spec = _spec(model, data, plan, name)
+    with joined(where) as ranks:
+        if out is not None:
+            check_savable(model)
+            folder = _open(spec, out, ranks, fresh=fresh)
+            if ranks.first:
+                note_environment(folder / "environment.json", where, command)
+        trainee = copy.deepcopy(model).to(where)
+        trainee.card = replace(trainee.card, name=name or model.card.name, weights_digest="")
+        devices = [where] if where.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(plan.seed)
+            job = _Job(trainee, data, plan, method, ranks, folder, spec, save_every, command, stop, progress)
+            return job.run().to(home).eval()
 
 
-def _fit(model: VideoClassifier, data: VideoDataset, plan: TrainingPlan) -> None:
-    objective = OBJECTIVES.load(plan.objective)
-    steps = math.ceil(len(data) / plan.batch_size)
-    optimizer = torch.optim.AdamW(model.parameters(), plan.lr, weight_decay=plan.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.lr, total_steps=plan.epochs * steps)
-    with _progress() as progress:
-        task = progress.add_task(model.card.name, total=plan.epochs * steps, loss=math.nan)
-        for batches in _epochs(model, data, plan):
-            total = torch.zeros((), device=model.mean.device)
-            for clips, labels in batches:
-                loss = objective(model, clips, labels)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                total += loss.detach()
-                progress.advance(task)
-            progress.update(task, loss=_finite(float(total) / steps, plan))
+def training_folder(model: VideoClassifier, data: VideoDataset, plan: TrainingPlan, name: str) -> Path:
+    """Return where a training is kept unless ``out`` names another folder: ``runs/<name>-<data>-<key>``."""
+    return default_folder(_spec(model, data, plan, name))
 
 
-def _epochs(
-    model: VideoClassifier, data: VideoDataset, plan: TrainingPlan
-) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
-    """Yield the batches of each epoch, on the model's device.
+class _Method(NamedTuple):
+    """The objective of a plan, its threats, and how adversarial clips are found in each."""
 
-    Training on clips that are channels-last in memory is about a sixth faster on CPUs.
-    """
-    source: Videos | VideoDataset = load_videos(data) if plan.in_memory and isinstance(data, VideoFiles) else data
-    device = model.mean.device
-    for epoch in range(plan.epochs):
-        batches = training_batches(source, model.card.clip, plan.batch_size, plan.seed, epoch, roll=plan.roll)
-        yield ((clips.to(device, memory_format=torch.channels_last_3d), labels.to(device)) for clips, labels in batches)
+    objective: Objective
+    threats: tuple[Threat, ...]
+    finds: tuple[Find, ...]
 
 
-def _finite(loss: float, plan: TrainingPlan) -> float:
-    if not math.isfinite(loss):
-        raise ModelError(f"the training loss is {loss}; a learning rate below {plan.lr:g} may help")
-    return loss
+def _method(plan: TrainingPlan) -> _Method:
+    objective = load_objective(plan.objective)
+    threats = tuple(parse_threat(text) for text in plan.threats)
+    find = objective.find
+    if find is None:
+        return _Method(objective, threats, ())
+    if not threats:
+        raise CardError(f"objective {plan.objective} needs something to train against: threats=('linf frame 8/255',)")
+    if objective.replays > 1 and len(threats) > 1:
+        raise CardError(f"objective {plan.objective} carries one perturbation along: give one threat")
+    return _Method(objective, threats, tuple(_card(plan, objective, t.attack) if t.attack else find for t in threats))
 
 
-def _progress() -> Progress:
-    return Progress(
-        *Progress.get_default_columns(), TextColumn("loss {task.fields[loss]:.3f}"), console=Console(stderr=True)
-    )
+def _card(plan: TrainingPlan, objective: Objective, name: str) -> Find:
+    """Return the attack that finds the clips instead of the objective."""
+    attack = load_attack(name)
+    if not objective.swap:
+        raise CardError(f"objective {plan.objective} finds its clips itself; train on {attack.name} with pgd or trades")
+    if fitted([[attack]]):
+        raise CardError(f"{attack.name} is fitted to a finished model and cannot be trained against")
+    return attack
 
 
-def _lineage(data: VideoDataset, plan: TrainingPlan) -> dict[str, Any]:
+def _spec(model: VideoClassifier, data: VideoDataset, plan: TrainingPlan, name: str | None) -> dict[str, Any]:
+    facts = model_facts(model)
     return {
+        "kind": "training",
+        "schema": 1,
+        "model": facts | {"name": name or facts["name"], "start": facts["name"]},
+        "data": {
+            "name": data.name,
+            "split": data.split,
+            "digest": getattr(data, "digest", None),
+            "videos": len(data),
+        },
+        "plan": asdict(plan) | {"threats": list(plan.threats)},
+    }
+
+
+def _open(spec: dict[str, Any], out: str | Path, ranks: Ranks, *, fresh: bool) -> Path:
+    folder = open_run(spec, out, fresh=fresh) if ranks.first else Path(out)
+    ranks.wait()
+    return folder
+
+
+class _Part(NamedTuple):
+    """Some clips of a batch, as many as fit the memory at once."""
+
+    clips: Tensor
+    labels: Tensor
+    seeds: Tensor
+
+
+@dataclass
+class _Tally:
+    """Sums over the epoch so far, on the device, so that no step waits for them."""
+
+    loss: Tensor
+    right: Tensor
+    clips: int = 0
+    updates: int = 0
+
+
+@dataclass
+class _Job:
+    """One training: what it works with, and where it stands."""
+
+    model: VideoClassifier
+    data: VideoDataset
+    plan: TrainingPlan
+    method: _Method
+    ranks: Ranks
+    folder: Path | None
+    spec: dict[str, Any]
+    save_every: float
+    command: Sequence[str] | None
+    stop: Callable[[], bool] | None
+    progress: Callable[[TrainingProgress], None] | None
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+    best: VideoClassifier | None = None
+
+    def __post_init__(self) -> None:
+        plan, device = self.plan, self.model.mean.device
+        self.device = device
+        self.split: Split = hold_out(self.data, self.model.card.clip, plan.holdout, plan.seed)
+        self.replays = self.method.objective.replays
+        per_epoch = math.ceil(len(self.split.training) / plan.batch_size)
+        self.steps = plan.epochs * per_epoch * self.replays
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), plan.lr, weight_decay=plan.weight_decay)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, plan.lr, total_steps=self.steps)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "fp16")
+        self.averaged = (
+            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(plan.ema), use_buffers=True)
+            if plan.ema
+            else None
+        )
+        if plan.sync_batchnorm and self.ranks.size > 1 and device.type == "cuda":
+            self.model.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.model.network)
+        self.tally = self._new_tally()
+        self.begin = self.saved = time.monotonic()
+        self.told, self.seen = 0.0, 0
+
+    def run(self) -> VideoClassifier:
+        """Train to the end and return the model to keep."""
+        self._resume()
+        if self.plan.schedule == "adaptive" and not self.shares:
+            self.shares = radius_shares(self._measured(), self.split.held, self.method.threats)
+        spread = self.ranks.spread(self.model.train(), sync_batchnorm=self.plan.sync_batchnorm)
+        source: Videos | VideoDataset = self.data
+        if self.plan.in_memory and isinstance(self.data, VideoFiles) and self.epoch < self.plan.epochs:
+            source = load_videos(self.data)
+        while self.epoch < self.plan.epochs:
+            for clips, labels in self._batches(source):
+                self._learn(spread, clips, labels)
+                self.batch += 1
+                self._after_update()
+            self._end_epoch()
+        return self.best if self.best is not None else self.model
+
+    def _batches(self, source: Videos | VideoDataset) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield what is left of this epoch; clips that are channels-last train a sixth faster on CPUs."""
+        plan = self.plan
+        batches = training_batches(
+            source,
+            self.model.card.clip,
+            plan.batch_size,
+            plan.seed,
+            self.epoch,
+            roll=plan.roll,
+            among=self.split.training,
+            skip=self.batch,
+            share=(self.ranks.rank, self.ranks.size),
+        )
+        for clips, labels in batches:
+            yield (
+                clips.to(self.device, memory_format=torch.channels_last_3d, non_blocking=True),
+                labels.to(self.device, non_blocking=True),
+            )
+
+    def _learn(self, spread: nn.Module, clips: Tensor, labels: Tensor) -> None:
+        """Make the updates of one batch: one, or as many as the objective replays it."""
+        chosen, factor, parts = self._chosen(), self._factor(), self._parts(clips, labels)
+        budgets = [self.method.threats[i].budget.scaled(factor) for i in chosen]
+        found = [self._adversaries(part, chosen, budgets) for part in parts]
+        for replay in range(self.replays):
+            if replay:
+                found = [
+                    [_followed(part.clips, one, budgets[0]) for one in each]
+                    for part, each in zip(parts, found, strict=True)
+                ]
+            self._update(spread, parts, found)
+        self.seen += len(clips) * self.ranks.size
+
+    def _update(self, spread: nn.Module, parts: list[_Part], found: list[list[Tensor]]) -> None:
+        """Make one step of the optimizer on a batch that comes in parts."""
+        self.optimizer.zero_grad()
+        whole = sum(len(part.clips) for part in parts)
+        for place, (part, adversarial) in enumerate(zip(parts, found, strict=True)):
+            with _no_sync(spread) if place < len(parts) - 1 else nullcontext():
+                self._backward(spread, part, adversarial, len(part.clips) / whole)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.schedule.step()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
+        self.step += 1
+        self.tally.updates += 1
+
+    def _backward(self, spread: nn.Module, part: _Part, adversarial: list[Tensor], weight: float) -> None:
+        """Add the gradient of one part of the batch."""
+        near = perturbed_weights(self.model, lambda: self._loss(self.model, part, adversarial)[0], self.plan.awp)
+        with near if self.plan.awp else nullcontext():
+            value, logits = self._loss(spread, part, adversarial)
+            self.scaler.scale(value * weight).backward()
+        self.tally.loss += value.detach().double() * weight
+        self.tally.right += (logits.argmax(1) == part.labels).sum()
+        self.tally.clips += len(part.clips)
+
+    def _loss(self, model: nn.Module, part: _Part, adversarial: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the loss, averaged over the threats, and the logits of the first."""
+        with autocast(self.device, self.plan.precision):
+            each = [
+                self.method.objective.loss(model, part.clips, one, part.labels) for one in adversarial or [part.clips]
+            ]
+        return torch.stack([value for value, _ in each]).mean(), each[0][1].detach()
+
+    def _adversaries(self, part: _Part, chosen: list[int], budgets: list[Budget]) -> list[Tensor]:
+        """Return the adversarial clips to learn, a batch for every threat that counts; none where none are needed."""
+        if not self.method.finds:
+            return []
+        trainee, (clips, labels, seeds) = Trainee(self.model, self.plan.precision), part
+        with frozen(trainee):
+            found = [
+                self.method.finds[i](trainee, clips, labels, budget, seeds).detach()
+                for i, budget in zip(chosen, budgets, strict=True)
+            ]
+            if self.plan.mix == "max" and len(found) > 1:
+                with torch.no_grad():
+                    worst = torch.stack([cross_entropy(trainee(one), labels) for one in found]).argmax(0)
+                found = [torch.stack(found)[worst, torch.arange(len(clips), device=clips.device)]]
+        return [one.requires_grad_() for one in found] if self.replays > 1 else found
+
+    def _parts(self, clips: Tensor, labels: Tensor) -> list[_Part]:
+        count, seeds = min(self.plan.accumulate, len(clips)), self._seeds(len(clips))
+        return [_Part(*each) for each in zip(*(t.tensor_split(count) for t in (clips, labels, seeds)), strict=True)]
+
+    def _chosen(self) -> list[int]:
+        """Return which threats this batch meets."""
+        count = len(self.method.finds)
+        if self.plan.mix == "random" and count > 1:
+            return [_draw(self.plan.seed, self.step, "threat") % count]
+        return list(range(count))
+
+    def _factor(self) -> float:
+        draw = _draw(self.plan.seed, self.step, "radius")
+        return radius_factor(self.plan.schedule, self.step / self.steps, self.shares, draw)
+
+    def _seeds(self, count: int) -> Tensor:
+        """Return a seed for each clip, of this rank's share of the batch."""
+        base = _draw(self.plan.seed, self.step, f"rank {self.ranks.rank}")
+        return torch.randint(2**62, (count,), generator=torch.Generator().manual_seed(base))
+
+    def _new_tally(self) -> _Tally:
+        zero = torch.zeros((), dtype=torch.float64, device=self.device)
+        return _Tally(zero.clone(), torch.zeros((), dtype=torch.int64, device=self.device))
+
+    def _measured(self) -> VideoClassifier:
+        """Return the model that is measured and kept: the averaged one where there is one."""
+        return self.model if self.averaged is None else cast("VideoClassifier", self.averaged.module)
+
+    def _after_update(self) -> None:
+        self._tell(None)
+        if self.ranks.any(self.stop is not None and self.stop(), self.device):
+            self._save()
+            raise TrainingStopped(self.folder, self.step, self.steps)
+        if time.monotonic() - self.saved > self.save_every:
+            self._save()
+
+    def _tell(self, record: dict[str, Any] | None) -> None:
+        now = time.monotonic()
+        early = record is None and now - self.told < _SECONDS_BETWEEN_REPORTS
+        if self.progress is None or not self.ranks.first or early:
+            return
+        self.told = now
+        rate = self.seen / max(time.monotonic() - self.begin, 1e-9)
+        loss = record["train/loss"] if record else float(self.tally.loss) / max(self.tally.updates, 1)
+        self.progress(TrainingProgress(self.step, self.steps, loss, rate, record))
+
+    def _end_epoch(self) -> None:
+        """Measure, keep what is best, and begin the next epoch."""
+        self.ranks.average_buffers(self.model)
+        factor = radius_factor(self.plan.schedule, self.step / self.steps, self.shares, 0)
+        record: dict[str, Any] = {
+            "epoch": self.epoch + 1,
+            "step": self.step,
+            "train/loss": self._finite(),
+            "train/acc": int(self.tally.right) / self.tally.clips,
+            "train/lr": self.schedule.get_last_lr()[0],
+            "train/radius": factor if self.plan.schedule != "adaptive" else None,
+            **validate(self._measured(), self.split.held, self.method.threats),
+            "time/clips_per_s": self.seen / max(time.monotonic() - self.begin, 1e-9),
+            "time": round(time.time(), 3),
+        }
+        self.history.append(record)
+        record["alarms"] = alarms(self.history)
+        self.epoch, self.batch, self.tally = self.epoch + 1, 0, self._new_tally()
+        if self.plan.schedule == "adaptive":
+            self.shares = radius_shares(self._measured(), self.split.held, self.method.threats)
+        self._keep_best()
+        self._save()
+        self._tell(record)
+
+    def _finite(self) -> float:
+        loss = float(self.tally.loss) / max(self.tally.updates, 1)
+        if not math.isfinite(loss):
+            kept = f"; the weights of the best epoch are in {self.folder}" if self.folder and self.history else ""
+            raise ModelError(f"the training loss is {loss}; a learning rate below {self.plan.lr:g} may help{kept}")
+        return loss
+
+    def _keep_best(self) -> None:
+        ranks = [(r.get("val/robust_acc", 0.0), r.get("val/clean_acc", 0.0), r["epoch"]) for r in self.history]
+        if max(ranks)[2] != self.epoch:
+            return
+        self.best = copy.deepcopy(self._measured())
+        told = {key: value for key, value in self.history[-1].items() if key == "epoch" or key.startswith("val/")}
+        entry = _lineage(self.data, self.plan, self.command) | {"selected": told}
+        self.best.card = replace(self.best.card, lineage=(*self.best.card.lineage, entry))
+        if self.folder and self.ranks.first:
+            self.best.card = save_checkpoint(self.best, self.folder)
+
+    def _save(self) -> None:
+        if self.folder is None or not self.ranks.first or not math.isfinite(float(self.tally.loss)):
+            return
+        state = {
+            "key": spec_key(self.spec),
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.step,
+            "tally": asdict(self.tally),
+            "history": self.history,
+            "shares": self.shares,
+            "model": self.model.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": random_state(),
+        }
+        save_state(self.folder, state)
+        write_json(self.folder / HISTORY_FILE, self.history)
+        self.saved = time.monotonic()
+
+    def _resume(self) -> None:
+        state = load_state(self.folder, self.device) if self.folder else None
+        if state is None or self.folder is None:
+            return
+        self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
+        self.history, self.shares, self.tally = state["history"], state["shares"], _Tally(**state["tally"])
+        self.model.load_state_dict(state["model"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.scaler.load_state_dict(state["scaler"])
+        set_random_state(state["random"])
+        if self.history:
+            self.best = load_checkpoint(self.folder).to(self.device)
+
+
+def _followed(clips: Tensor, adversarial: Tensor, budget: Budget) -> Tensor:
+    """Return where the gradient that the update before has left leads to, by a step as long as the radius."""
+    assert adversarial.grad is not None  # for the type checker
+    grad = adversarial.grad.nan_to_num(0.0, 0.0, 0.0)
+    return follow(clips, adversarial.detach(), grad, budget, 1.0).requires_grad_()
+
+
+def _no_sync(spread: nn.Module) -> AbstractContextManager[None]:
+    """Return the context in which gradients stay in this process: they travel once a step."""
+    return spread.no_sync() if isinstance(spread, DistributedDataParallel) else nullcontext()
+
+
+def _draw(seed: int, step: int, what: str) -> int:
+    digest = hashlib.sha256(f"{seed}\0{step}\0{what}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _lineage(data: VideoDataset, plan: TrainingPlan, command: Sequence[str] | None) -> dict[str, Any]:
+    return {
+        **({"command": " ".join(command)} if command else {}),
         "step": "train",
         "data": data.name,
         "split": data.split,
         "data_digest": getattr(data, "digest", ""),
-        "plan": asdict(plan),
+        "plan": asdict(plan) | {"threats": list(plan.threats)},
         "torch": torch.__version__,
     }

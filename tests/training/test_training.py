@@ -1,57 +1,34 @@
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
+from toys import CLIP, Brightness, small_model
 
-from robustvid.contracts import ClipSpec, ModelCard, Sample
 from robustvid.errors import ModelError, UnknownNameError
 from robustvid.models import load_model
-from robustvid.models.classifier import new_classifier, weights_digest
+from robustvid.models.classifier import weights_digest
 from robustvid.training import zoo
 from robustvid.training.accuracy import Accuracy, clean_accuracy
-from robustvid.training.loop import TrainingPlan, train
+from robustvid.training.loop import train
 from robustvid.training.objectives import natural
+from robustvid.training.plan import TrainingPlan, read_plan
+from robustvid.training.progress import training_progress
 
-CLIP = ClipSpec(4, 1, (16, 16))
-PLAN = TrainingPlan(epochs=2, batch_size=8)
-
-
-class Brightness:
-    """Noise, dark or bright: a dataset that two epochs suffice for."""
-
-    name, split, classes, digest = "brightness", "train", ("dark", "bright"), "0" * 64
-
-    def __len__(self):
-        return 36
-
-    def sample(self, index, clip):
-        generator = torch.Generator().manual_seed(index)
-        shape = (clip.frames, *clip.size, 3)
-        frames = torch.randint(0, 128, shape, generator=generator, dtype=torch.uint8) + 100 * (index % 2)
-        return Sample(str(index), frames, index % 2)
+PLAN = TrainingPlan(epochs=2, batch_size=8, holdout=0)
 
 
 @pytest.fixture
 def model():
-    torch.manual_seed(0)
-    card = ModelCard(
-        "test",
-        "conv3d",
-        Brightness.classes,
-        CLIP,
-        (0.5,) * 3,
-        (0.25,) * 3,
-        {"widths": [4, 4, 4, 4]},
-        lineage=({"step": "before"},),
-    )
-    return new_classifier(card)
+    model = small_model()
+    model.card = replace(model.card, lineage=({"step": "before"},))
+    return model
 
 
 def mean_loss(model, data):
     samples = [data.sample(index, CLIP) for index in range(len(data))]
     clips = torch.stack([sample.frames for sample in samples]).permute(0, 4, 1, 2, 3) / 255
     with torch.no_grad():
-        return float(natural(model.eval(), clips, torch.tensor([sample.label for sample in samples])))
+        return float(natural().loss(model.eval(), clips, clips, torch.tensor([sample.label for sample in samples]))[0])
 
 
 def test_two_epochs_lower_the_loss(model):
@@ -84,14 +61,16 @@ def test_the_card_tells_of_the_training(model):
     assert entry["step"] == "train"
     assert (entry["data"], entry["split"], entry["data_digest"]) == ("brightness", "train", "0" * 64)
     assert entry["plan"]["epochs"] == 2
-    assert TrainingPlan(**entry["plan"]) == PLAN
+    assert read_plan(entry["plan"]) == PLAN
 
 
 def test_progress_goes_to_stderr(model, capsys):
-    train(model, Brightness(), PLAN)
+    with training_progress(PLAN.epochs) as progress:
+        train(model, Brightness(), replace(PLAN, holdout=6), progress=progress)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "100%" in captured.err
+    assert "epoch 2/2" in captured.err
+    assert "held out: clean" in captured.err
 
 
 def test_other_classes_are_refused(model):
@@ -117,7 +96,9 @@ def test_the_gradient_is_of_the_mean_cross_entropy(model):
     clips, labels = torch.rand(3, 3, 4, 16, 16), torch.tensor([0, 1, 1])
     model.eval()
     expected = -model(clips).log_softmax(1).gather(1, labels[:, None]).mean()
-    torch.testing.assert_close(natural(model, clips, labels), expected)
+    loss, logits = natural().loss(model, clips, clips, labels)
+    torch.testing.assert_close(loss, expected)
+    assert logits.shape == (3, 2)
 
 
 def test_accuracy_leaves_the_model_as_it_was(model):
@@ -137,7 +118,7 @@ class _Faked(Brightness):
 @pytest.fixture
 def _fake_motion10(monkeypatch):
     monkeypatch.setattr(zoo, "load_data", lambda *_, **__: _Faked())
-    recipe = zoo.Recipe("frame_pool", PLAN, {"widths": [4, 4]}, clip=CLIP)
+    recipe = zoo.Recipe(PLAN, "frame_pool", {"widths": [4, 4]}, clip=CLIP)
     monkeypatch.setattr(zoo, "RECIPES", {"small": recipe})
 
 
@@ -165,5 +146,8 @@ def test_the_zoo_command_refuses_other_names(capsys):
 def test_shipped_weights_were_made_by_todays_recipes():
     for name, recipe in zoo.RECIPES.items():
         card = load_model(name).card
-        assert card.lineage[-1]["plan"] == asdict(recipe.plan)
-        assert (card.arch, card.options, card.clip) == (recipe.arch, recipe.options, recipe.clip)
+        assert read_plan(card.lineage[-1]["plan"]) == recipe.plan
+        if recipe.start:
+            assert card.lineage[:-1] == load_model(recipe.start).card.lineage
+        else:
+            assert (card.arch, card.options, card.clip) == (recipe.arch, recipe.options, recipe.clip)

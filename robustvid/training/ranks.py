@@ -1,0 +1,88 @@
+"""Several processes that train one model, as ``torchrun`` starts them; one process is one rank of one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from robustvid.errors import RunError
+
+
+class Ranks(NamedTuple):
+    """Which of how many processes this is."""
+
+    rank: int
+    size: int
+
+    @property
+    def first(self) -> bool:
+        """Return whether this is the process that writes and talks."""
+        return self.rank == 0
+
+    def any(self, flag: bool, device: torch.device) -> bool:  # noqa: FBT001
+        """Return whether ``flag`` is set in any of the processes: all go on, or none."""
+        if self.size == 1:
+            return flag
+        told = torch.tensor(float(flag), device=device)
+        dist.all_reduce(told, dist.ReduceOp.MAX)
+        return bool(told)
+
+    def wait(self) -> None:
+        """Wait until all processes have come this far."""
+        if self.size > 1:
+            dist.barrier()
+
+    def average_buffers(self, model: nn.Module) -> None:
+        """Give all processes the mean of their BatchNorm statistics, which each took from clips of its own."""
+        if self.size == 1:
+            return
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                dist.all_reduce(buffer)
+                buffer.div_(self.size)
+
+    def spread(self, model: nn.Module, *, sync_batchnorm: bool) -> nn.Module:
+        """Return the module whose backward averages gradients over the processes.
+
+        Raises:
+            RunError: statistics over several processes were asked for where there is no GPU.
+        """
+        if self.size == 1:
+            return model
+        device = next(model.parameters()).device
+        if sync_batchnorm and device.type != "cuda":
+            raise RunError("sync_batchnorm needs GPUs; torch has no such BatchNorm for the CPU")
+        # Objectives may call the model twice before one backward, which broadcasting buffers would break.
+        ids = [device] if device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Ranks]:
+    """Join the processes that ``torchrun`` started; alone where it did not.
+
+    Args:
+        device: where this process trains, which decides how they talk.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield Ranks(0, 1)
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+def local_device(device: torch.device) -> torch.device:
+    """Return the GPU of this process where ``torchrun`` started several and none was chosen by number."""
+    if str(device) == "cuda" and "LOCAL_RANK" in os.environ:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return device
