@@ -81,10 +81,17 @@ def _second_opinions() -> _Lines:
 def _runs() -> _Lines:
     from robustvid.errors import RobustvidError
     from robustvid.evaluation.results import Results
+    from robustvid.evaluation.spec import read_spec
+    from robustvid.training.state import read_history
 
     lines = []
     for path in sorted(Path("runs").glob("*/spec.json")):
         try:
+            spec = read_spec(path.parent)
+            if spec.get("kind") == "training":
+                history, epochs = read_history(path.parent), spec["plan"]["epochs"]
+                lines.append([path.parent.name, "", "", f"training, {len(history)} of {epochs} epochs"])
+                continue
             results = Results(path.parent)
             state = "complete" if results.complete else "partial"
             lines.append([path.parent.name, str(results.n), f"{100 * results.clean['acc']:.1f} %", state])

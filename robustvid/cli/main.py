@@ -81,7 +81,8 @@ class _Commands(click.Group):
 def main() -> None:
     """How much may each frame, and the whole clip, be disturbed before a video classifier fails?"""
     logger = logging.getLogger("robustvid")
-    logger.addHandler(_Stderr())
+    if not any(isinstance(handler, _Stderr) for handler in logger.handlers):
+        logger.addHandler(_Stderr())
     logger.propagate = False
 
 

@@ -257,7 +257,9 @@ def _tell(asked: Options, before: Any, after: Any, folder: Path, logger: Any) ->
         console.print(f"Registry  {register(folder, asked.register)}", soft_wrap=True, highlight=False, markup=False)
     console.print(f"Next      robustvid attack --model {shlex.quote(str(folder))} --battery standard", soft_wrap=True)
     if asked.as_json:
-        history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
+        from robustvid.training.state import read_history
+
+        history = read_history(folder)
         summary = {"folder": str(folder), "model": after.card.name, "history": history, "curves": curves}
         click.echo(json.dumps(summary, allow_nan=False))
 
@@ -283,11 +285,10 @@ def _before_and_after(asked: Options, before: Any, after: Any, folder: Path) -> 
                 data,
                 rv.load_battery("quick"),
                 list(budgets.values()),
-                out=folder / name,
+                out=folder / f"{name}-{asked.clips}",
                 limit=min(asked.clips, len(data)),
                 device=asked.device,
                 seed=asked.seed,
-                fresh=True,
                 progress=progress,
             )
         summary = results.summary()

@@ -16,7 +16,7 @@ from robustvid.evaluation.spec import read_spec, spec_key
 from robustvid.models.checkpoint import CARD_FILE, WEIGHTS_FILE
 from robustvid.reporting.mlflow import reach, send_metrics, where
 from robustvid.reporting.mlflow_schema import SCHEMA, plain_name
-from robustvid.training.loop import HISTORY_FILE
+from robustvid.training.state import HISTORY_FILE, read_history
 
 _FILES = ("spec.json", "environment.json", HISTORY_FILE)
 _MODEL = "model"  # folder of the checkpoint among the run's artifacts
@@ -75,7 +75,6 @@ class _Training(NamedTuple):
     folder: Path
     spec: dict[str, Any]
     history: list[dict[str, Any]]
-    environment: dict[str, Any]
 
     @property
     def key(self) -> str:
@@ -83,15 +82,7 @@ class _Training(NamedTuple):
 
 
 def _read(folder: Path) -> _Training:
-    spec = read_spec(folder, kind="training")
-    parts = {}
-    for name in (HISTORY_FILE, "environment.json"):
-        path = folder / name
-        try:
-            parts[name] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-        except ValueError as error:
-            raise RunError(f"{path} cannot be read: {error}") from None
-    return _Training(folder, spec, parts[HISTORY_FILE] or [], parts["environment.json"] or {})
+    return _Training(folder, read_spec(folder, kind="training"), read_history(folder))
 
 
 def _log(client: Any, uri: str, training: _Training) -> str:

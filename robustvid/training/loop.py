@@ -34,11 +34,10 @@ from robustvid.training.objectives import Find, Objective, follow, load_objectiv
 from robustvid.training.plan import Threat, TrainingPlan, parse_threat
 from robustvid.training.ranks import Ranks, joined, local_device
 from robustvid.training.schedule import radius_factor
-from robustvid.training.state import load_state, random_state, save_state, set_random_state
+from robustvid.training.state import HISTORY_FILE, load_state, random_state, save_state, set_random_state
 from robustvid.training.trainee import Trainee, autocast
 from robustvid.training.validation import Split, alarms, hold_out, radius_shares, validate
 
-HISTORY_FILE = "history.json"
 _SECONDS_BETWEEN_REPORTS = 0.25  # reading the loss makes a GPU wait
 
 

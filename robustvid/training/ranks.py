@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from datetime import timedelta
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -13,6 +15,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from robustvid.errors import RunError
+
+_PATIENCE = timedelta(minutes=5)  # until a process that does not answer is taken for dead, and torchrun starts all anew
 
 
 class Ranks(NamedTuple):
@@ -60,8 +64,10 @@ class Ranks(NamedTuple):
         if sync_batchnorm and device.type != "cuda":
             raise RunError("sync_batchnorm needs GPUs; torch has no such BatchNorm for the CPU")
         # Objectives may call the model twice before one backward, which broadcasting buffers would break.
-        ids = [device] if device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+        known = inspect.signature(DistributedDataParallel).parameters
+        buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # its old name
+        settings: dict[str, Any] = {buffers: False, "device_ids": [device] if device.type == "cuda" else None}
+        return DistributedDataParallel(model, **settings)
 
 
 @contextmanager
@@ -74,7 +80,11 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield Ranks(0, 1)
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    store, rank, count = next(dist.rendezvous("env://", timeout=_PATIENCE))  # type: ignore[attr-defined]
+    # Processes started again share the store of those that died, whose addresses must not be taken for theirs.
+    store = dist.PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)  # type: ignore[attr-defined]
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import random
@@ -13,7 +14,7 @@ import torch
 
 from robustvid.errors import RunError
 
-STATE_FILE = "state.pt"
+STATE_FILE, HISTORY_FILE = "state.pt", "history.json"
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
@@ -44,6 +45,20 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
         reason = str(error).splitlines()[0][:200]
         raise RunError(f"{path} cannot be read ({reason}); --fresh sets the training aside and begins again") from None
     return state
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """Return what every epoch of a training has measured.
+
+    Raises:
+        RunError: the file cannot be read.
+    """
+    path = folder / HISTORY_FILE
+    try:
+        history: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    except ValueError as error:
+        raise RunError(f"{path} cannot be read: {error}") from None
+    return history
 
 
 def random_state() -> dict[str, Any]:

@@ -22,6 +22,7 @@ _BATCH = 32
 _PROBE = "pgd:steps=10,step_size=0.25"
 _FEW = 32  # clips that the adaptive schedule looks at
 _GAP = 0.2  # FGSM minus PGD accuracy from which a model may have learnt to fool single steps
+_NONE, _MANY = 0.1, 0.5  # shares that stand against ten steps and against one where nothing robust was ever learnt
 _DROP = 0.1  # below the best robust accuracy so far: over twice the standard error of 128 clips
 
 
@@ -118,26 +119,31 @@ def radius_shares(model: nn.Module, held: Held, threats: Sequence[Threat]) -> li
 def alarms(history: Sequence[dict[str, Any]]) -> list[str]:
     """Return what the last epoch of a training warns of, in words that begin with the alarm's name.
 
-    ``catastrophic-overfitting``: one step fools the model far less often than ten, and robust accuracy has collapsed.
-    ``robust-overfitting``: robust accuracy fell below its best while the training accuracy rose.
+    ``catastrophic-overfitting``: one step fools the model far less often than ten do, and robust accuracy has halved or
+    never came up.
+    ``robust-overfitting``: for two epochs robust accuracy has been below its best while more training clips are right.
     """
     now, before = history[-1], history[:-1]
     if "val/robust_acc" not in now:
         return []
-    found = []
     robust, one_step = now["val/robust_acc"], now.get("val/fgsm_acc", 0.0)
     best = max(before, key=lambda record: record["val/robust_acc"], default=now)
-    if one_step - robust > _GAP and robust < max(best["val/robust_acc"] / 2, _DROP):
-        found.append(
+    collapsed = robust < best["val/robust_acc"] / 2 or (robust < _NONE and one_step > _MANY)
+    if one_step - robust > _GAP and collapsed:
+        return [
             f"catastrophic-overfitting: {robust:.0%} of the held-out clips stand against ten steps and {one_step:.0%} "
             "against one; train with noise (n-fgsm) or more steps (pgd)"
-        )
-    elif robust < best["val/robust_acc"] - _DROP and now["train/acc"] > best["train/acc"]:
-        found.append(
+        ]
+    fallen = [
+        record["val/robust_acc"] < best["val/robust_acc"] - _DROP and record["train/acc"] > best["train/acc"]
+        for record in history[-2:]
+    ]
+    if len(fallen) == 2 and all(fallen):
+        return [
             f"robust-overfitting: {robust:.0%} of the held-out clips stand, {best['val/robust_acc']:.0%} did after "
             f"epoch {best['epoch']}, though more of the training clips are right; the better weights are kept"
-        )
-    return found
+        ]
+    return []
 
 
 def _attacked(model: nn.Module, clips: Tensor, labels: Tensor, threat: Threat, seeds: Tensor) -> Tensor:
