@@ -83,6 +83,8 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     store, rank, count = next(dist.rendezvous("env://", timeout=_PATIENCE))  # type: ignore[attr-defined]
     # Processes started again share the store of those that died, whose addresses must not be taken for theirs.
     store = dist.PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)  # type: ignore[attr-defined]
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE)
     try:
