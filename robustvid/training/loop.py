@@ -394,6 +394,8 @@ class _Job:
     def _end_epoch(self) -> None:
         """Measure, keep what is best, and begin the next epoch."""
         self.ranks.average_buffers(self.model)
+        if self.averaged is not None:
+            self.ranks.average_buffers(self.averaged.module)
         factor = radius_factor(self.plan.schedule, self.step / self.steps, self.shares, 0)
         record: dict[str, Any] = {
             "epoch": self.epoch + 1,
@@ -456,7 +458,7 @@ class _Job:
         self.saved = time.monotonic()
 
     def _resume(self) -> None:
-        state = load_state(self.folder, self.device) if self.folder else None
+        state = load_state(self.folder, self.device, spec_key(self.spec)) if self.folder else None
         if state is None or self.folder is None:
             return
         self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]

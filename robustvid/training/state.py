@@ -30,11 +30,16 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
+def load_state(folder: Path, device: torch.device, key: str) -> dict[str, Any] | None:
     """Return the state in ``folder``, None where there is none; runs no code of the file.
 
+    Args:
+        folder: of the training.
+        device: where its tensors go.
+        key: of the training's spec, which the state names.
+
     Raises:
-        RunError: the file cannot be read.
+        RunError: the file cannot be read, or is of another training.
     """
     path = folder / STATE_FILE
     if not path.is_file():
@@ -44,6 +49,8 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0][:200]
         raise RunError(f"{path} cannot be read ({reason}); --fresh sets the training aside and begins again") from None
+    if not isinstance(state, dict) or state.get("key") != key:
+        raise RunError(f"{path} is not a state of this training; --fresh sets the training aside and begins again")
     return state
 
 

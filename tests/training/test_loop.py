@@ -73,6 +73,9 @@ def test_a_damaged_state_is_named(tmp_path):
     (tmp_path / "run" / "state.pt").write_bytes(b"not a state")
     with pytest.raises(RunError, match=r"state\.pt cannot be read .*--fresh"):
         train(small_model(), Brightness(), PLAN, out=tmp_path / "run")
+    torch.save({"key": "another"}, tmp_path / "run" / "state.pt")
+    with pytest.raises(RunError, match=r"state\.pt is not a state of this training"):
+        train(small_model(), Brightness(), PLAN, out=tmp_path / "run")
 
 
 def test_the_best_epoch_is_kept(monkeypatch, tmp_path):
