@@ -50,7 +50,7 @@ def test_it_trains_tells_what_it_is_worth_and_the_model_loads():
     model = rv.load_model("mine")
     assert model.card.name == "test-n-fgsm"
     assert model.card.lineage[-1]["plan"]["threats"] == ["linf frame 8/255"]
-    assert model.card.lineage[-1]["command"].startswith("robustvid ")
+    assert model.card.lineage[-1]["command"].startswith("robustvid")
     again = run("--mlflow", "off", "--out", "mine", "--clips", "12", "--json")
     assert json.loads(again.stdout)["history"] == told["history"]
 
