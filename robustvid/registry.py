@@ -8,12 +8,12 @@ import importlib.util
 import inspect
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robustvid.errors import UnknownNameError
+from robustvid.errors import CardError, UnknownNameError
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -106,6 +106,37 @@ def _read_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def check_params(params: Mapping[str, Any], signature: Sequence[inspect.Parameter], target: str, where: str) -> None:
+    """Refuse parameters that a function does not take, or that are of another type than its default.
+
+    Args:
+        params: what was given.
+        signature: the parameters that may be given.
+        target: what the function is called.
+        where: what the parameters were read from.
+
+    Raises:
+        CardError: names the parameter and what is taken instead.
+    """
+    known = {p.name: p for p in signature}
+    variadic = any(p.kind is p.VAR_KEYWORD for p in signature)
+    for key, value in params.items():
+        if key not in known and not variadic:
+            knobs = ", ".join(str(p) for p in signature) or "no parameters"
+            raise CardError(f"{where}: no parameter {key!r}.{did_you_mean(key, known)} {target} takes: {knobs}.")
+        default = known[key].default if key in known else None
+        if not _fits(value, default):
+            raise CardError(f"{where}: {key} = {value!r}, but {target} wants a {type(default).__name__}")
+
+
+def _fits(value: Any, default: Any) -> bool:
+    if isinstance(default, bool) or isinstance(value, bool):
+        return not isinstance(default, bool | int | float | str) or isinstance(value, bool) == isinstance(default, bool)
+    if isinstance(default, float):
+        return isinstance(value, int | float)
+    return not isinstance(default, int | str) or isinstance(value, type(default))
 
 
 def source_of(thing: Any) -> str:

@@ -50,8 +50,8 @@ def square(
     The paper has images and draws one block for the whole batch. ``shape`` chooses what a block is in time: ``cuboid``
     lasts T, T/2, T/4, ..., 1 frames in turn, its height and width such that its share stays p; ``tube`` lasts for all
     frames; ``fold`` too, with a sign for each, as if time were channels. Lengths in turn serve models that average over
-    time and models of motion alike; one length for all, p^{1/3} T, needs two to three times the queries of the latter
-    (docs/results.md).
+    time and models of motion alike; one length for all, p^{1/3} T, left three times as many clips standing on the
+    latter (docs/results.md).
 
     Args:
         model: returns logits ``(B, K)`` for clips in [0, 1]; no gradient is asked of it.

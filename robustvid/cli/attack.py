@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from robustvid.cli.options import Decorator, all_of
+from robustvid.cli.options import DATA, DEVICE, JSON, MLFLOW, ROOT, SEED, Decorator, all_of
 from robustvid.cli.progress import sweep_progress
 
 
@@ -50,8 +50,8 @@ _OPTIONS: tuple[Decorator, ...] = (
         metavar="MODEL",
         help="Attack this model and measure --model, to see what transfers; named as --model.",
     ),
-    click.option("-d", "--data", default="motion10", show_default=True, help="Dataset name, or module:function."),
-    click.option("--root", type=click.Path(), help="Folder of the dataset; motion10 needs none."),
+    DATA,
+    ROOT,
     click.option("--split", default="test", show_default=True, help="Part of the dataset."),
     click.option(
         "-a",
@@ -67,27 +67,20 @@ _OPTIONS: tuple[Decorator, ...] = (
     click.option("--eps-clip", metavar="EPS", help="Radii of the whole clip, in l2: 0.5,1,2."),
     click.option("--frames", metavar="K", help="At most K frames change: 1,2,4,all."),
     click.option("-n", "--clips", default="100", show_default=True, metavar="N|all", help="How many, drawn by --seed."),
-    click.option("--seed", default=0, show_default=True, help="Seed of every random draw."),
+    SEED,
     click.option(
         "--strategy",
         default="bisect",
         show_default=True,
         help="bisect: look for each clip's critical radius; every: try each radius.",
     ),
-    click.option("--device", help="cpu, cuda, cuda:1.  [default: a GPU when there is one]"),
+    DEVICE,
     click.option("--batch-size", type=click.IntRange(min=1), help="Clips attacked at once; changes no result."),
     click.option("--out", type=click.Path(), help="Run folder.  [default: runs/<model>-<data>-<key>]"),
-    click.option(
-        "--mlflow",
-        "mlflow_mode",
-        type=click.Choice(["auto", "off", "required"]),
-        default="auto",
-        show_default=True,
-        help="Log to MLflow if it answers, never, or fail without it.",
-    ),
+    MLFLOW,
     click.option("--fresh", is_flag=True, help="Set an earlier run of this spec aside and start again."),
     click.option("--dry-run", is_flag=True, help="Say what would be measured, and about how long it takes."),
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else."),
+    JSON,
 )
 
 

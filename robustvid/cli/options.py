@@ -1,11 +1,31 @@
-"""Long lists of options, kept apart from the function that takes them."""
+"""Options that several commands take, and how a command takes a long list of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import reduce
 
+import click
+
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+DATA: Decorator = click.option(
+    "-d", "--data", default="motion10", show_default=True, help="Dataset name, or module:function."
+)
+ROOT: Decorator = click.option("--root", type=click.Path(), help="Folder of the dataset; motion10 needs none.")
+SEED: Decorator = click.option("--seed", default=0, show_default=True, help="Seed of every random draw.")
+DEVICE: Decorator = click.option("--device", help="cpu, cuda, cuda:1.  [default: a GPU when there is one]")
+MLFLOW: Decorator = click.option(
+    "--mlflow",
+    "mlflow_mode",
+    type=click.Choice(["auto", "off", "required"]),
+    default="auto",
+    show_default=True,
+    help="Log to MLflow if it answers, never, or fail without it.",
+)
+JSON: Decorator = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else."
+)
 
 
 def all_of(options: Sequence[Decorator]) -> Decorator:

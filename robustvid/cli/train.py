@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from robustvid.cli.options import all_of
+from robustvid.cli.options import DATA, DEVICE, JSON, MLFLOW, ROOT, SEED, all_of
 
 _FACTORS = (Fraction(1, 4), Fraction(1, 2), Fraction(1), Fraction(3, 2))  # of the radius: before and after
 
@@ -60,8 +60,8 @@ class Options:
 
 _OPTIONS = (
     click.option("-m", "--model", default="conv3d", show_default=True, help="Where to start: zoo name or folder."),
-    click.option("-d", "--data", default="motion10", show_default=True, help="Dataset name, or module:function."),
-    click.option("--root", type=click.Path(), help="Folder of the dataset; motion10 needs none."),
+    DATA,
+    ROOT,
     click.option(
         "-o",
         "--objective",
@@ -114,7 +114,7 @@ _OPTIONS = (
         show_default=True,
         help="Training clips kept apart to choose the best epoch; 0 keeps the last.",
     ),
-    click.option("--seed", default=0, show_default=True, help="Seed of every random draw."),
+    SEED,
     click.option(
         "-n",
         "--clips",
@@ -123,20 +123,13 @@ _OPTIONS = (
         show_default=True,
         help="Test clips of the curve before and after; 0 for none.",
     ),
-    click.option("--device", help="cpu, cuda, cuda:1.  [default: a GPU when there is one]"),
+    DEVICE,
     click.option("--out", type=click.Path(), help="Folder of the training.  [default: runs/<name>-<data>-<key>]"),
     click.option("--name", help="What the trained model is called.  [default: <model>-<objective>]"),
-    click.option(
-        "--mlflow",
-        "mlflow_mode",
-        type=click.Choice(["auto", "off", "required"]),
-        default="auto",
-        show_default=True,
-        help="Log to MLflow if it answers, never, or fail without it.",
-    ),
+    MLFLOW,
     click.option("--register", metavar="NAME", help="Add the model to MLflow's registry under this name."),
     click.option("--fresh", is_flag=True, help="Set an earlier training of this plan aside and start again."),
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else."),
+    JSON,
 )
 
 
@@ -157,8 +150,8 @@ def train_adv(**options: Any) -> None:
     """Train a video classifier against perturbations inside a budget.
 
     Without options: the zoo's conv3d on the embedded videos motion10, against 8/255 in every frame, with single steps
-    from large noise (N-FGSM): the most robustness for a short training. The same command again goes on where the last
-    one stopped. The folder holds the best weights; --model FOLDER takes them everywhere.
+    from large noise (N-FGSM), the cheapest training that holds at this radius. The same command again goes on where the
+    last one stopped. The folder holds the best weights; --model FOLDER takes them everywhere.
     """
     run_training(Options(**options))
 
@@ -169,8 +162,9 @@ def run_training(asked: Options) -> None:
     from robustvid.errors import TrainingStopped
     from robustvid.training.loop import training_folder
     from robustvid.training.progress import training_progress
+    from robustvid.training.ranks import first_process
 
-    first = _rank() == 0
+    first = first_process()
     command = ["robustvid", *sys.argv[1:]]
     plan = make_plan(asked)
     model = rv.load_model(asked.model)
@@ -193,7 +187,7 @@ def run_training(asked: Options) -> None:
                 plan,
                 out=folder,
                 name=name,
-                device=asked.device or _default_device(),
+                device=asked.device,
                 fresh=asked.fresh,
                 command=command,
                 stop=stop,
@@ -204,7 +198,7 @@ def run_training(asked: Options) -> None:
                 click.echo(f"{stopped}. To go on:\n  {shlex.join(command)}", err=True)
             sys.exit(stop.exit_code)
     if first:
-        _tell(asked, model, trained, folder, logger)
+        _tell(asked, plan, (model, trained), folder, logger)
 
 
 def make_plan(asked: Options) -> Any:
@@ -240,12 +234,12 @@ def _threat(asked: Options) -> str:
     return f"{asked.attack} @ {told}" if asked.attack else told
 
 
-def _tell(asked: Options, before: Any, after: Any, folder: Path, logger: Any) -> None:
-    """Say where the model is, and what it is worth."""
+def _tell(asked: Options, plan: Any, models: tuple[Any, Any], folder: Path, logger: Any) -> None:
+    """Say where the trained model, the second one, is, and what it is worth."""
     from rich.console import Console
 
     console = Console(stderr=asked.as_json)
-    curves = _before_and_after(asked, before, after, folder) if asked.clips else []
+    curves = _before_and_after(asked, plan, models, folder) if asked.clips else []
     _print_curves(curves, console)
     console.print(f"Model     {folder}", soft_wrap=True, highlight=False, markup=False)
     link = logger() if logger else None
@@ -260,30 +254,35 @@ def _tell(asked: Options, before: Any, after: Any, folder: Path, logger: Any) ->
         from robustvid.training.state import read_history
 
         history = read_history(folder)
-        summary = {"folder": str(folder), "model": after.card.name, "history": history, "curves": curves}
+        summary = {"folder": str(folder), "model": models[1].card.name, "history": history, "curves": curves}
         click.echo(json.dumps(summary, allow_nan=False))
 
 
-def _before_and_after(asked: Options, before: Any, after: Any, folder: Path) -> list[dict[str, Any]]:
-    """Return robust accuracy at multiples of each plain threat's radius, on the test split, for both models."""
+def _before_and_after(asked: Options, plan: Any, models: tuple[Any, Any], folder: Path) -> list[dict[str, Any]]:
+    """Return robust accuracy on the test split for both models, at multiples of the radii that were trained against.
+
+    Threats that leave the attack open are measured with the battery ``quick``; where all name theirs, those are used.
+    """
     import robustvid as rv
     from robustvid.cli.progress import sweep_progress
     from robustvid.training.plan import parse_threat
 
     data = rv.load_data(asked.data, root=asked.root, split="test")
+    threats = [parse_threat(text) for text in plan.threats]
+    plain = [threat for threat in threats if threat.attack is None]
+    attacks: Any = rv.load_battery("quick") if plain else sorted({threat.attack or "" for threat in threats})
     budgets = {
         scaled.describe(): scaled
-        for threat in map(parse_threat, make_plan(asked).threats)
-        for scaled in (threat.budget.scaled(factor) for factor in _FACTORS)
-        if scaled.norm == "l2" or float(scaled.frame or 0) <= 1
+        for budget in (threat.budget for threat in plain or threats)
+        for scaled in (budget.scaled(factor) for factor in _FACTORS if _exists(budget, factor))
     }
     curves = []
-    for model, name in ((before, "before"), (after, "after")):
+    for model, name in zip(models, ("before", "after"), strict=True):
         with sweep_progress() as progress:
             results = rv.evaluate(
                 model,
                 data,
-                rv.load_battery("quick"),
+                attacks,
                 list(budgets.values()),
                 out=folder / f"{name}-{asked.clips}",
                 limit=min(asked.clips, len(data)),
@@ -296,25 +295,29 @@ def _before_and_after(asked: Options, before: Any, after: Any, folder: Path) -> 
     return curves
 
 
+def _exists(budget: Any, factor: Fraction) -> bool:
+    """Return whether there is such a multiple: in linf no pixel moves by more than 1."""
+    return bool(budget.norm != "linf" or budget.frame * factor <= 1)
+
+
 def _print_curves(curves: list[dict[str, Any]], console: Any) -> None:
     from rich.table import Table
 
     if not curves:
         return
-    table = Table(title="Robust accuracy on test clips, battery quick", title_justify="left", box=None)
+    table = Table(title="Robust accuracy on test clips", title_justify="left", box=None)
     for column in ("", "before", "after"):
         table.add_column(column, justify="left" if not column else "right")
     table.add_row("clean", *(_share(curve["clean"]) for curve in curves))
     pairs = [[c for c in curve["curves"] if c["attack"] == "worst"] for curve in curves]
     for before, after in zip(*pairs, strict=True):
-        for one, two in zip(before["points"], after["points"], strict=True):
+        for one, two in zip(before["points"][1:], after["points"][1:], strict=True):  # the first is the clean clip
             radius = ", ".join(
                 f"{word} {one[key]}"
                 for key, word in (("eps_frame", "frame"), ("eps_clip", "clip"), ("frames", "frames"))
                 if one[key]
             )
-            if radius and radius != "frame 0":
-                table.add_row(f"{before['threat']}: {radius}", _share(one), _share(two))
+            table.add_row(f"{before['threat']}: {radius}", _share(one), _share(two))
     console.print(table)
 
 
@@ -326,18 +329,6 @@ def _mlflow(folder: Path, asked: Options) -> Any:
     from robustvid.reporting.mlflow_training import TrainingLog
 
     return TrainingLog(folder, "required" if asked.register else asked.mlflow_mode)
-
-
-def _default_device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _rank() -> int:
-    import os
-
-    return int(os.environ.get("RANK", "0")) if "TORCHELASTIC_RUN_ID" in os.environ else 0
 
 
 class _Stop:

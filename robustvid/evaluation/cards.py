@@ -19,7 +19,7 @@ from robustvid.attacks.peers import LibraryAttack
 from robustvid.budget import Budget
 from robustvid.contracts import check_clips, check_labels, frozen
 from robustvid.errors import AttackError, CardError, UnknownNameError
-from robustvid.registry import did_you_mean, load_object, shipped_folder, source_of, split_params
+from robustvid.registry import check_params, did_you_mean, load_object, shipped_folder, source_of, split_params
 
 _INPUTS = 5  # model, clips, labels, budget, seeds
 _CARD_KEYS = {"title": str, "paper": str, "access": str, "version": int, "attack": str, "params": dict}
@@ -249,25 +249,8 @@ def _with_params(attack: Attack, params: Mapping[str, Any]) -> Attack:
 def _checked_params(attack: Attack, params: Mapping[str, Any], where: str) -> dict[str, Any]:
     if isinstance(attack.function, LibraryAttack):
         attack.function.check(params)
-    signature = inspect.signature(attack.function)
-    known = {p.name: p for p in list(signature.parameters.values())[_INPUTS:]}
-    variadic = any(p.kind is p.VAR_KEYWORD for p in known.values())
-    for key, value in params.items():
-        if key not in known and not variadic:
-            knobs = ", ".join(str(p) for p in known.values()) or "no parameters"
-            raise CardError(f"{where}: no parameter {key!r}.{did_you_mean(key, known)} {attack.target} takes: {knobs}.")
-        default = known[key].default if key in known else None
-        if not _fits(value, default):
-            raise CardError(f"{where}: {key} = {value!r}, but {attack.target} wants a {type(default).__name__}")
+    check_params(params, list(inspect.signature(attack.function).parameters.values())[_INPUTS:], attack.target, where)
     return dict(params)
-
-
-def _fits(value: Any, default: Any) -> bool:
-    if isinstance(default, bool) or isinstance(value, bool):
-        return not isinstance(default, bool | int | float | str) or isinstance(value, bool) == isinstance(default, bool)
-    if isinstance(default, float):
-        return isinstance(value, int | float)
-    return not isinstance(default, int | str) or isinstance(value, type(default))
 
 
 def _battery_card(path: Path, entry: Any) -> Attack:

@@ -23,7 +23,7 @@ _MODEL = "model"  # folder of the checkpoint among the run's artifacts
 
 
 class TrainingLog:
-    """Sends a training to MLflow whenever it is called; after a failure it waits for the next call that must not fail.
+    """Sends a training to MLflow whenever it is called, until it fails; ``robustvid sync`` sends what is missing then.
 
     Args:
         folder: of the training.
@@ -62,11 +62,11 @@ def register(folder: Path, name: str, tracking_uri: str | None = None) -> str:
         The version in words.
 
     Raises:
-        RunError: the folder holds no trained model, or MLflow cannot be reached.
+        RunError: the folder holds no finished training, or MLflow cannot be reached.
     """
     training = _read(folder)
-    if not (folder / WEIGHTS_FILE).is_file():
-        raise RunError(f"{folder} holds no trained model yet")
+    if not _complete(training):
+        raise RunError(f"{folder} holds no finished training yet")
     told = reach(lambda client, uri: _register(client, uri, training, name), folder, "required", tracking_uri)
     return told or ""
 
@@ -102,7 +102,8 @@ def _log(client: Any, uri: str, training: _Training) -> str:
         if (training.folder / name).is_file():
             client.log_artifact(run, training.folder / name)
     if _complete(training):
-        _send_model(client, run, training.folder)
+        for name in (WEIGHTS_FILE, CARD_FILE):
+            client.log_artifact(run, training.folder / name, _MODEL)
     if training.history:
         status = "FINISHED" if _complete(training) else "RUNNING"
         client.update_run(run, status=status)
@@ -155,17 +156,11 @@ def _complete(training: _Training) -> bool:
     return len(training.history) >= int(training.spec["plan"]["epochs"])
 
 
-def _send_model(client: Any, run: str, folder: Path) -> None:
-    for name in (WEIGHTS_FILE, CARD_FILE):
-        client.log_artifact(run, folder / name, _MODEL)
-
-
 def _register(client: Any, uri: str, training: _Training, name: str) -> str:
     from mlflow.exceptions import MlflowException
 
     _log(client, uri, training)
     _, run = _find_or_start(client, training)
-    _send_model(client, run, training.folder)
     card = json.loads((training.folder / CARD_FILE).read_text(encoding="utf-8"))
     robust = card["lineage"][-1]["selected"].get("val/robust_acc", 0.0)
     tags = {"robustvid.weights_sha256": card["weights_digest"], "robustvid.val_robust_acc": str(robust)}

@@ -84,7 +84,7 @@ def train(
         plan: what to do.
         out: folder of the training; nothing is written when None.
         name: what the card of the trained model says; that of ``model`` when None.
-        device: where to train; that of ``model`` when None.
+        device: where to train; a GPU when there is one.
         fresh: set an earlier training in ``out`` aside instead of going on with it.
         save_every: seconds between two states on the disk, besides one after every epoch.
         command: the command line to note in the card.
@@ -108,7 +108,7 @@ def train(
         raise ModelError(f"{model.card.name} knows {list(model.card.classes)}, {data.name} has {list(data.classes)}")
     method = _method(plan)
     home = model.mean.device
-    where = local_device(pick_device(device)) if device is not None else home
+    where = local_device(pick_device(device))
     folder = None
     spec = _spec(model, data, plan, name)
     with joined(where) as ranks:
@@ -239,8 +239,6 @@ class _Job:
             if plan.ema
             else None
         )
-        if plan.sync_batchnorm and self.ranks.size > 1 and device.type == "cuda":
-            self.model.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.model.network)
         self.tally = self._new_tally()
         self.begin = self.saved = time.monotonic()
         self.told, self.seen = 0.0, 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from robustvid.attacks.goal import Goal
 from robustvid.attacks.gradient import loss_gradient
 from robustvid.budget import Budget
 from robustvid.errors import CardError
-from robustvid.registry import Registry, did_you_mean, split_params
+from robustvid.registry import Registry, check_params, split_params
 
 # (model, clips, labels, budget, seeds) -> adversarial clips; the model comes frozen, in evaluation mode
 Find = Callable[[nn.Module, Tensor, Tensor, Budget, Tensor], Tensor]
@@ -60,12 +60,10 @@ def load_objective(text: str) -> Objective:
     """
     name, given = split_params(text)
     build = OBJECTIVES.load(name)
-    known = inspect.signature(build).parameters
+    check_params(given, list(inspect.signature(build).parameters.values()), name, text)
     for key, value in given.items():
-        if key not in known:
-            settings = ", ".join(str(p) for p in known.values()) or "no settings"
-            raise CardError(f"{text}: no setting {key!r}.{did_you_mean(key, known)} {name} takes: {settings}.")
-        _check_setting(text, key, value, known[key].default)
+        if not isinstance(value, bool) and value < 0:
+            raise CardError(f"{text}: {key} = {value!r}; give 0 or more")
     objective: Objective = build(**given)
     return objective
 
@@ -265,11 +263,3 @@ def follow(clips: Tensor, iterate: Tensor, grad: Tensor, budget: Budget, step_si
     """Return ``iterate`` after one projected step along ``grad``, in [0, 1]."""
     delta = iterate - clips + step_size * budget.steepest(grad)
     return (clips + budget.project(delta)).clamp(0, 1)
-
-
-def _check_setting(text: str, key: str, value: Any, default: Any) -> None:
-    fits = isinstance(value, bool) == isinstance(default, bool) and isinstance(
-        value, (int, float) if isinstance(default, float) else type(default)
-    )
-    if not fits or (not isinstance(value, bool) and value < 0):
-        raise CardError(f"{text}: {key} = {value!r}; a {type(default).__name__} of 0 or more is wanted")

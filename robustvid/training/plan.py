@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from robustvid.budget import Budget
 from robustvid.errors import CardError
@@ -90,10 +89,6 @@ class Threat(NamedTuple):
     budget: Budget
     attack: str | None
 
-    def describe(self) -> str:
-        """Return the threat as plans write it."""
-        return f"{self.attack} @ {self.budget.describe()}" if self.attack else self.budget.describe()
-
 
 def parse_threat(text: str) -> Threat:
     """Read ``"linf frame 8/255"`` or ``"flicker @ linf frame 16/255"``.
@@ -103,15 +98,3 @@ def parse_threat(text: str) -> Threat:
     """
     attack, at, budget = text.rpartition("@")
     return Threat(Budget.parse(budget), attack.strip() if at else None)
-
-
-def read_plan(facts: Mapping[str, Any]) -> TrainingPlan:
-    """Return the plan that a card's lineage or a training folder tells of.
-
-    Raises:
-        CardError: there is a setting that no plan has, or one that means nothing.
-    """
-    try:
-        return TrainingPlan(**facts)
-    except TypeError as error:
-        raise CardError(f"not the plan of a training: {error}") from None

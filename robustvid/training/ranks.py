@@ -63,11 +63,22 @@ class Ranks(NamedTuple):
         device = next(model.parameters()).device
         if sync_batchnorm and device.type != "cuda":
             raise RunError("sync_batchnorm needs GPUs; torch has no such BatchNorm for the CPU")
+        if sync_batchnorm:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place, with the same parameters
         # Objectives may call the model twice before one backward, which broadcasting buffers would break.
         known = inspect.signature(DistributedDataParallel).parameters
         buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # its old name
         settings: dict[str, Any] = {buffers: False, "device_ids": [device] if device.type == "cuda" else None}
         return DistributedDataParallel(model, **settings)
+
+
+def first_process() -> bool:
+    """Return whether this process is alone or the first of those that ``torchrun`` started."""
+    return not _started_by_torchrun() or os.environ["RANK"] == "0"
+
+
+def _started_by_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 @contextmanager
@@ -77,7 +88,7 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     Args:
         device: where this process trains, which decides how they talk.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if not _started_by_torchrun():
         yield Ranks(0, 1)
         return
     store, rank, count = next(dist.rendezvous("env://", timeout=_PATIENCE))  # type: ignore[attr-defined]
@@ -95,6 +106,6 @@ def joined(device: torch.device) -> Iterator[Ranks]:
 
 def local_device(device: torch.device) -> torch.device:
     """Return the GPU of this process where ``torchrun`` started several and none was chosen by number."""
-    if str(device) == "cuda" and "LOCAL_RANK" in os.environ:
+    if str(device) == "cuda" and _started_by_torchrun():
         return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     return device

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robustvid.contracts import ClipSpec, VideoDataset, frozen
 from robustvid.data.transforms import to_clips
-from robustvid.evaluation.cards import Attack, load_attack
+from robustvid.evaluation.cards import load_attack
 from robustvid.losses import cross_entropy
 from robustvid.training.plan import Threat
 from robustvid.training.schedule import GRID
@@ -33,7 +33,7 @@ class Held:
     frames: Sequence[Tensor]
     labels: Tensor
 
-    def batches(self, device: torch.device, count: int | None = None) -> Any:
+    def batches(self, device: torch.device, count: int | None = None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield clips, labels and seeds, the seeds the same at every epoch."""
         numbers = torch.arange(len(self.labels))[:count]
         for part in numbers.split(_BATCH):
@@ -97,7 +97,7 @@ def validate(model: nn.Module, held: Held, threats: Sequence[Threat]) -> dict[st
 def radius_shares(model: nn.Module, held: Held, threats: Sequence[Threat]) -> list[float]:
     """Return how likely the adaptive schedule draws each radius of ``GRID``: its share of the mean validation losses.
 
-    Kinfu & Vidal, CVPRW 2022; measured on held-out training clips, and averaged over all of them.
+    Kinfu & Vidal, CVPRW 2022; measured on the first held-out training clips, and averaged over all of those.
     """
     device = next(model.parameters()).device
     losses = []
@@ -147,8 +147,7 @@ def alarms(history: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _attacked(model: nn.Module, clips: Tensor, labels: Tensor, threat: Threat, seeds: Tensor) -> Tensor:
-    attack: Attack = load_attack(threat.attack or _PROBE)
-    return attack(model, clips, labels, threat.budget, seeds)
+    return load_attack(threat.attack or _PROBE)(model, clips, labels, threat.budget, seeds)
 
 
 def _right(model: nn.Module, clips: Tensor, labels: Tensor) -> Tensor:

@@ -76,6 +76,23 @@ def test_a_mix_of_threats_and_every_setting():
     assert len(plan["threats"]) == 2
 
 
+def test_the_table_has_no_row_for_radius_0():
+    result = run("--norm", "l2", "--eps-clip", "2", "--clips", "4", "--mlflow", "off", "--epochs", "1")
+    assert result.exit_code == 0, result.output
+    rows = [line.split("  ")[0].strip() for line in result.stdout.splitlines() if line.strip().startswith("l2-clip")]
+    assert rows == [f"l2-clip: clip {radius}" for radius in ("0.5", "1.0", "2.0", "3.0")]
+
+
+def test_a_threat_that_names_its_attack_is_measured_by_it():
+    """Its budget may be the whole range, of which there is no multiple."""
+    attack = ("--objective", "pgd", "--attack", "patch:steps=1", "--eps-frame", "1")
+    result = run(*attack, "--clips", "4", "--mlflow", "off", "--epochs", "1", "--json")
+    assert result.exit_code == 0, result.output
+    curves = json.loads(result.stdout)["curves"]
+    assert {curve["attack"] for curve in curves[1]["curves"]} == {"worst", "patch:steps=1"}
+    assert [point["eps_frame"] for point in curves[1]["curves"][0]["points"]][1:] == ["0.25", "0.5", "1.0"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

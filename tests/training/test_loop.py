@@ -19,7 +19,7 @@ from robustvid.models.classifier import weights_digest
 from robustvid.training import loop
 from robustvid.training.awp import perturbed_weights
 from robustvid.training.loop import train
-from robustvid.training.plan import TrainingPlan, parse_threat, read_plan
+from robustvid.training.plan import TrainingPlan, parse_threat
 from robustvid.training.schedule import GRID, radius_factor
 from robustvid.training.validation import alarms, hold_out, radius_shares
 
@@ -161,7 +161,7 @@ def test_weight_perturbation_comes_back_exactly():
 def test_threats_are_mixed(mix):
     plan = replace(PLAN, threats=(LINF, "l2 clip 0.5", "flicker:steps=2 @ linf frame 16/255"), mix=mix, epochs=1)
     model = train(small_model(), Brightness(), plan)
-    assert read_plan(model.card.lineage[-1]["plan"]) == plan
+    assert TrainingPlan(**model.card.lineage[-1]["plan"]) == plan
 
 
 def test_max_takes_the_worst_of_each_clip():

@@ -11,7 +11,7 @@ from robustvid.training import zoo
 from robustvid.training.accuracy import Accuracy, clean_accuracy
 from robustvid.training.loop import train
 from robustvid.training.objectives import natural
-from robustvid.training.plan import TrainingPlan, read_plan
+from robustvid.training.plan import TrainingPlan
 from robustvid.training.progress import training_progress
 
 PLAN = TrainingPlan(epochs=2, batch_size=8, holdout=0)
@@ -61,7 +61,7 @@ def test_the_card_tells_of_the_training(model):
     assert entry["step"] == "train"
     assert (entry["data"], entry["split"], entry["data_digest"]) == ("brightness", "train", "0" * 64)
     assert entry["plan"]["epochs"] == 2
-    assert read_plan(entry["plan"]) == PLAN
+    assert TrainingPlan(**entry["plan"]) == PLAN
 
 
 def test_progress_goes_to_stderr(model, capsys):
@@ -146,7 +146,7 @@ def test_the_zoo_command_refuses_other_names(capsys):
 def test_shipped_weights_were_made_by_todays_recipes():
     for name, recipe in zoo.RECIPES.items():
         card = load_model(name).card
-        assert read_plan(card.lineage[-1]["plan"]) == recipe.plan
+        assert TrainingPlan(**card.lineage[-1]["plan"]) == recipe.plan
         if recipe.start:
             assert card.lineage[:-1] == load_model(recipe.start).card.lineage
         else:
