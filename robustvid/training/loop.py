@@ -21,17 +21,16 @@ from robustvid.budget import Budget
 from robustvid.contracts import VideoDataset, frozen
 from robustvid.data.batches import Videos, load_videos, training_batches
 from robustvid.data.folder import VideoFiles
-from robustvid.errors import CardError, ModelError, TrainingStopped
-from robustvid.evaluation.cards import load_attack
-from robustvid.evaluation.fitting import fitted
+from robustvid.errors import ModelError, TrainingStopped
 from robustvid.evaluation.machine import note_environment, pick_device
 from robustvid.evaluation.spec import default_folder, model_facts, open_run, spec_key, write_json
 from robustvid.losses import cross_entropy
 from robustvid.models.checkpoint import check_savable, load_checkpoint, save_checkpoint
 from robustvid.models.classifier import VideoClassifier
 from robustvid.training.awp import perturbed_weights
-from robustvid.training.objectives import Find, Objective, follow, load_objective
-from robustvid.training.plan import Threat, TrainingPlan, parse_threat
+from robustvid.training.method import Method, load_method
+from robustvid.training.objectives import follow
+from robustvid.training.plan import TrainingPlan
 from robustvid.training.ranks import Ranks, joined, local_device
 from robustvid.training.schedule import radius_factor
 from robustvid.training.state import HISTORY_FILE, load_state, random_state, save_state, set_random_state
@@ -106,7 +105,7 @@ def train(
     """
     if tuple(data.classes) != model.card.classes:
         raise ModelError(f"{model.card.name} knows {list(model.card.classes)}, {data.name} has {list(data.classes)}")
-    method = _method(plan)
+    method = load_method(plan)
     home = model.mean.device
     where = local_device(pick_device(device))
     folder = None
@@ -129,37 +128,6 @@ def train(
 def training_folder(model: VideoClassifier, data: VideoDataset, plan: TrainingPlan, name: str) -> Path:
     """Return where a training is kept unless ``out`` names another folder: ``runs/<name>-<data>-<key>``."""
     return default_folder(_spec(model, data, plan, name))
-
-
-class _Method(NamedTuple):
-    """The objective of a plan, its threats, and how adversarial clips are found in each."""
-
-    objective: Objective
-    threats: tuple[Threat, ...]
-    finds: tuple[Find, ...]
-
-
-def _method(plan: TrainingPlan) -> _Method:
-    objective = load_objective(plan.objective)
-    threats = tuple(parse_threat(text) for text in plan.threats)
-    find = objective.find
-    if find is None:
-        return _Method(objective, threats, ())
-    if not threats:
-        raise CardError(f"objective {plan.objective} needs something to train against: threats=('linf frame 8/255',)")
-    if objective.replays > 1 and len(threats) > 1:
-        raise CardError(f"objective {plan.objective} carries one perturbation along: give one threat")
-    return _Method(objective, threats, tuple(_card(plan, objective, t.attack) if t.attack else find for t in threats))
-
-
-def _card(plan: TrainingPlan, objective: Objective, name: str) -> Find:
-    """Return the attack that finds the clips instead of the objective."""
-    attack = load_attack(name)
-    if not objective.swap:
-        raise CardError(f"objective {plan.objective} finds its clips itself; train on {attack.name} with pgd or trades")
-    if fitted([[attack]]):
-        raise CardError(f"{attack.name} is fitted to a finished model and cannot be trained against")
-    return attack
 
 
 def _spec(model: VideoClassifier, data: VideoDataset, plan: TrainingPlan, name: str | None) -> dict[str, Any]:
@@ -209,7 +177,7 @@ class _Job:
     model: VideoClassifier
     data: VideoDataset
     plan: TrainingPlan
-    method: _Method
+    method: Method
     ranks: Ranks
     folder: Path | None
     spec: dict[str, Any]
