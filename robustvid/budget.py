@@ -125,11 +125,13 @@ class Budget:
         It has the full size of the budget, and is zero where the gradient is. linf takes ε·sign(g) in every frame, l2
         takes g scaled frame by frame or over the clip, ``frames`` keeps the frames with the largest dual norm.
         """
+        if self.norm == "linf" and self.frames is None:
+            return grad.sign().mul_(_column(self.frame, grad))
         grad = grad / grad.abs().amax(_CLIP, keepdim=True).clamp_min(torch.finfo(grad.dtype).tiny)
         if self.frames is not None:
             grad = grad * self.salient(grad)
         if self.norm == "linf":
-            return _column(self.frame, grad) * grad.sign()
+            return grad.sign().mul_(_column(self.frame, grad))
         norms = _frame_l2(grad)
         radii = self._share(norms, enlarge=True)
         return grad * torch.where(norms > 0, radii / norms, 0)

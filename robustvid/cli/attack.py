@@ -34,6 +34,8 @@ class Options:
     clips: str
     seed: int
     strategy: str
+    precision: str
+    audit: float
     device: str | None
     batch_size: int | None
     out: str | None
@@ -72,7 +74,21 @@ _OPTIONS: tuple[Decorator, ...] = (
         "--strategy",
         default="bisect",
         show_default=True,
-        help="bisect: look for each clip's critical radius; every: try each radius.",
+        help="bisect: search each clip's critical radius; every: try each radius.",
+    ),
+    click.option(
+        "--precision",
+        default="fast",
+        show_default=True,
+        help="fast: attack a faster twin of the model where it agrees; exact: the model itself.",
+    ),
+    click.option(
+        "--audit",
+        type=click.FloatRange(0, 1),
+        default=0.02,
+        show_default=True,
+        metavar="SHARE",
+        help="Of what bisect skips, measured after all to see how often that was wrong.",
     ),
     DEVICE,
     click.option("--batch-size", type=click.IntRange(min=1), help="Clips attacked at once; changes no result."),
@@ -152,7 +168,9 @@ def run_attack(asked: Options) -> Any:
 def _run(asked: Options, command: list[str], limit: int | None) -> Any:
     import robustvid as rv
     from robustvid.cli.grid import make_budgets
+    from robustvid.evaluation.machine import keep_freed_memory
 
+    keep_freed_memory()
     budgets = make_budgets(asked.norm, asked.eps_frame, asked.eps_clip, asked.frames)
     attacks = list(asked.attacks) if asked.attacks else rv.load_battery(asked.battery or "quick")
     model = rv.load_model(asked.model)
@@ -164,6 +182,7 @@ def _run(asked: Options, command: list[str], limit: int | None) -> Any:
         "device": asked.device,
         "seed": asked.seed,
         "strategy": asked.strategy,
+        "precision": asked.precision,
     }
     if asked.dry_run:
         from robustvid.cli.estimate import estimate
@@ -178,6 +197,7 @@ def _run(asked: Options, command: list[str], limit: int | None) -> Any:
             budgets,
             out=asked.out,
             batch_size=asked.batch_size,
+            audit=asked.audit,
             fresh=asked.fresh,
             command=command,
             progress=progress,

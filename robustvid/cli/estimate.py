@@ -19,6 +19,7 @@ def estimate(
     surrogate: Any,
     training: Any,
     strategy: str,
+    precision: str,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -26,6 +27,7 @@ def estimate(
 
     An attack that is fitted on training clips is fitted for the smallest budget of each threat, to time that too.
     """
+    from robustvid.evaluation.fast import check_precision
     from robustvid.evaluation.machine import fastest_threads, lent, pick_device
     from robustvid.evaluation.probe import Probe, lanes_on
     from robustvid.evaluation.search import check_strategy
@@ -34,6 +36,7 @@ def estimate(
     from robustvid.evaluation.verdict import Judge, load_clip
 
     check_strategy(strategy)
+    check_precision(precision)
     groups, _ = plan_attacks(attacks)
     threats = group_threats(budgets)
     check_models(model, data, surrogate, training)
@@ -43,9 +46,11 @@ def estimate(
     sample = [load_clip(data, index, model.card.clip) for index in clips[:lanes]]
     attacked = None if surrogate is None else Probe(surrogate, lanes, surrogate=True)
     judge = Judge(Probe(model, lanes), place, settings["seed"], lanes, attacked)
-    judge.prepare = make_fitter(judge, training, model.card.clip, None).ready
     total = 0.0
     with lent([model, surrogate], place), fastest_threads(lambda: judge.trial(sample), place):
+        if precision == "fast":
+            judge.speed_up(sample)
+        judge.prepare = make_fitter(judge, training, model.card.clip, None).ready
         clean = [row.predicted for row in judge.clean(sample)]
         for threat in threats:
             for group in groups:

@@ -160,10 +160,12 @@ def run_training(asked: Options) -> None:
     """Run ``robustvid train-adv``."""
     import robustvid as rv
     from robustvid.errors import TrainingStopped
+    from robustvid.evaluation.machine import keep_freed_memory
     from robustvid.training.loop import training_folder
     from robustvid.training.progress import training_progress
     from robustvid.training.ranks import first_process
 
+    keep_freed_memory()
     first = first_process()
     command = ["robustvid", *sys.argv[1:]]
     plan = make_plan(asked)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from robustvid.evaluation.evidence import as_float
+from robustvid.evaluation.fast import AGREEMENT, spread
 from robustvid.evaluation.verdict import Judge, LoadedClip
 from robustvid.losses import margin
-
-_NOISE = 1e-4  # logits of the same clip may differ by rounding, relative to their spread
 
 
 class Flag(NamedTuple):
@@ -84,6 +83,14 @@ def audit_results(
     return [flag._asdict() for flag in flags]
 
 
+def audit_skipping(audit: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the flag that is raised where an attack broke a clip in a budget that the search had skipped."""
+    if not audit["wrong"]:
+        return []
+    detail = f"{audit['wrong']} of {audit['checked']} skipped measurements, made after all, broke the clip"
+    return [Flag("skipping-was-wrong", detail)._asdict()]
+
+
 def _masked_gradient(threat: str, cells: Sequence[tuple[int, int]]) -> Flag | None:
     """The rule of AutoAttack, 0.2 points of accuracy, and at least two clips: one can be luck in a small sample."""
     worst, clips = max(cells, default=(0, 0))
@@ -94,14 +101,16 @@ def _masked_gradient(threat: str, cells: Sequence[tuple[int, int]]) -> Flag | No
 
 
 def _random_output(logits: Tensor, again: Tensor) -> Flag | None:
-    change = float((logits - again).abs().max() / _spread(logits))
-    return None if change <= _NOISE else Flag("random-output", f"the same clips twice: logits differ by {change:.2g}")
+    change = _change(logits, again)
+    return (
+        None if change <= AGREEMENT else Flag("random-output", f"the same clips twice: logits differ by {change:.2g}")
+    )
 
 
 def _batch_dependent(logits: Tensor, elsewhere: Tensor) -> Flag | None:
-    change = float((logits - elsewhere).abs().max() / _spread(logits))
+    change = _change(logits, elsewhere)
     detail = f"the same clips in another order: logits differ by {change:.2g}"
-    return None if change <= _NOISE else Flag("batch-dependent", detail)
+    return None if change <= AGREEMENT else Flag("batch-dependent", detail)
 
 
 def _probabilities(logits: Tensor) -> Flag | None:
@@ -132,5 +141,5 @@ def _training_mode(model: nn.Module) -> Flag | None:
     return Flag("training-mode", f"eval() leaves {len(names)} modules in training mode: {names[0]}") if names else None
 
 
-def _spread(logits: Tensor) -> Tensor:
-    return (logits.amax() - logits.amin()).clamp_min(1e-12)
+def _change(logits: Tensor, again: Tensor) -> float:
+    return float(((logits - again).abs().amax(1) / spread(logits)).max())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from robustvid.budget import Budget, parse_radius
@@ -49,16 +50,23 @@ class Plan:
         """Return every threat with every group, in the order in which a sweep takes them."""
         return [Pair(t, g) for t in range(len(self.threats)) for g in range(len(self.groups))]
 
-    def hunts(self, rows: Iterable[Row]) -> dict[Pair, Hunt]:
-        """Return what the rows of one clip say, for each threat and group."""
+    def hunts(
+        self, rows: Iterable[Row], criticals: Mapping[Pair, Sequence[int]] = MappingProxyType({})
+    ) -> dict[Pair, Hunt]:
+        """Return what the rows of one clip say, for each threat and group; ``criticals`` as :class:`Hunt` has it."""
         hunts = {
-            pair: Hunt(self.threats[pair.threat], len(self.groups[pair.group]), self.strategy) for pair in self.pairs()
+            pair: Hunt(self.threats[pair.threat], len(self.groups[pair.group]), self.strategy, criticals.get(pair, ()))
+            for pair in self.pairs()
         }
         for row in rows:
-            if row.attack != CLEAN and (place := self._places.get(_address(row))) is not None:
+            if row.attack != CLEAN and (place := self.place(row)) is not None:
                 pair, attempt = place
                 self.record(hunts[pair], pair, attempt, row)
         return hunts
+
+    def place(self, row: Row) -> tuple[Pair, Try] | None:
+        """Return where a row belongs; None where it is of no attack or budget of this plan."""
+        return self._places.get(_address(row))
 
     def record(self, hunt: Hunt, pair: Pair, attempt: Try, row: Row) -> None:
         """Note one measurement in a hunt."""

@@ -15,7 +15,7 @@ import pandas as pd
 
 from robustvid.budget import Budget
 from robustvid.errors import RunError, UnknownNameError
-from robustvid.evaluation.audit import audit_results
+from robustvid.evaluation.audit import audit_results, audit_skipping
 from robustvid.evaluation.evidence import Evidence, read_clips
 from robustvid.evaluation.journal import Row, read_rows
 from robustvid.evaluation.plan import Pair, Plan, by_clip, clean_row, read_plan
@@ -25,6 +25,7 @@ from robustvid.evaluation.threats import Threat, cell_text
 from robustvid.registry import did_you_mean
 
 WORST = "worst"
+AUDIT = "audit.jsonl"  # rows of what the search had skipped, see Results.audit
 _CURVE_COLUMNS = ["threat", "attack", "eps_frame", "eps_clip", "frames", "n", "correct", "acc", "lo", "hi"]
 _Z95 = 1.959963984540054
 
@@ -149,7 +150,7 @@ class Results:
     @property
     def flags(self) -> list[dict[str, str]]:
         """Return the reasons for doubt: ``flag``, explained in docs/flags.md, and ``detail``."""
-        found = _read_flags(self.folder / "model_flags.json")
+        found = _read_flags(self.folder / "model_flags.json") + audit_skipping(self.audit)
         if self.surrogate:  # which attack transfers better than which says nothing of the model's gradient
             return found + (audit_results(self.clean, self._chance, {}, {}) if self.n else [])
         alone = [group[0].name for group in self.plan.groups if len(group) == 1]
@@ -161,6 +162,30 @@ class Results:
         }
         unseen = {threat.name: self._unseen(number) for number, threat in enumerate(self.plan.threats)}
         return found + (audit_results(self.clean, self._chance, broken, unseen) if self.n else [])
+
+    @cached_property
+    def audit(self) -> dict[str, Any]:
+        """Return what trying again what the search had skipped has shown.
+
+        ``skipped`` measurements, attacks and radii counted one by one; ``checked`` of them, drawn at random; in
+        ``wrong`` the attack broke the clip though it had failed in a larger budget; ``rate, lo, hi`` with a 95 % Wilson
+        interval.
+        """
+        skipped = {
+            (index, pair, attempt)
+            for index, hunts in zip(self._clips, self._hunts, strict=True)
+            for pair, hunt in (hunts or {}).items()
+            for attempt in hunt.skipped
+        }
+        rows = {}
+        for row in read_rows(self.folder / AUDIT):
+            place = self.plan.place(row)
+            if place is not None and (row.index, *place) in skipped:
+                rows[row.index, *place] = row
+        wrong = sum(not row.robust for row in rows.values())
+        share = _share(wrong, len(rows))
+        found = {"skipped": len(skipped), "checked": len(rows), "wrong": wrong}
+        return found | {"rate": share["acc"], "lo": share["lo"], "hi": share["hi"]}
 
     @cached_property
     def environment(self) -> dict[str, Any]:
@@ -206,6 +231,7 @@ class Results:
             "clean": self.clean,
             "curves": curves,
             "flags": self.flags,
+            "audit": self.audit,
             "cost": self.cost,
         }
 

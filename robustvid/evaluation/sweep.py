@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import signal
@@ -11,32 +12,35 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from robustvid.budget import Budget
-from robustvid.contracts import ClipSpec, VideoDataset
+from robustvid.contracts import ClipSpec, VideoDataset, clip_seed
 from robustvid.errors import AttackError, DataError, ModelError, RunError
 from robustvid.evaluation.audit import audit_model
 from robustvid.evaluation.cards import Attack, Battery, as_attack, load_attack
 from robustvid.evaluation.evidence import keep_clip
+from robustvid.evaluation.fast import check_precision
 from robustvid.evaluation.fitting import Fitter, training_facts
 from robustvid.evaluation.journal import Journal, Row, read_rows
 from robustvid.evaluation.machine import fastest_threads, lent, note_environment, pick_device
 from robustvid.evaluation.plan import Pair, Plan, by_clip, read_plan
 from robustvid.evaluation.probe import Probe, lanes_on
-from robustvid.evaluation.results import WORST, Results
-from robustvid.evaluation.search import Hunt, check_strategy
+from robustvid.evaluation.results import AUDIT, WORST, Results
+from robustvid.evaluation.search import Hunt, Try, check_strategy
 from robustvid.evaluation.spec import make_spec, open_run, write_json
 from robustvid.evaluation.threats import Threat, group_threats
 from robustvid.evaluation.verdict import Judge, LoadedClip, load_clip
 from robustvid.models.classifier import VideoClassifier
 
+Item = TypeVar("Item")
 log = logging.getLogger("robustvid")
 
 BATCH_SIZE = {"cpu": 64, "cuda": 128}
+FIRST_WAVE, WAVE = 16, 64  # clips; the order of a search learns from waves that are over, so no option may change them
 KEPT_CLIPS = 6  # clips of every threat that are kept for the report
 
 
@@ -108,6 +112,8 @@ def evaluate(
     device: str | torch.device | None = None,
     seed: int = 0,
     strategy: str = "bisect",
+    precision: str = "fast",
+    audit: float = 0.02,
     fresh: bool = False,
     command: Sequence[str] | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -133,6 +139,10 @@ def evaluate(
         device: where to run; a GPU when there is one.
         seed: of every random draw.
         strategy: ``"bisect"`` looks for each clip's critical radius, ``"every"`` tries each radius not yet lost.
+        precision: ``"fast"`` lets attacks work on a faster twin of the model, where one is found that agrees with it;
+            ``"exact"`` on the model itself. Verdicts are the model's own in both.
+        audit: share of the measurements that ``"bisect"`` skips, drawn at random, to make after all: how often skipping
+            was wrong is in the results. They are not part of the spec, and change no robust accuracy.
         fresh: set an earlier run of this spec aside instead of going on with it.
         command: the command line to note in the run, for the report.
         progress: called after every batch.
@@ -146,6 +156,9 @@ def evaluate(
         RunError: the run folder cannot be used.
     """
     check_strategy(strategy)
+    check_precision(precision)
+    if not 0 <= audit <= 1:
+        raise RunError(f"audit={audit}: give a share from 0 to 1")
     if batch_size is not None and batch_size < 1:
         raise RunError(f"batch_size={batch_size}: give at least 1")
     groups, battery = plan_attacks(attacks)
@@ -154,7 +167,7 @@ def evaluate(
     place = pick_device(device)
     lanes = lanes_on(place)
     clips = choose_clips(len(data), limit, seed)
-    settings = {"strategy": strategy, "seed": seed, "lanes": lanes, "device": place.type}
+    settings = {"strategy": strategy, "precision": precision, "seed": seed, "lanes": lanes, "device": place.type}
     settings |= training_facts(training, data, groups)
     spec = make_spec(model, data, groups, battery, threats, clips, settings, surrogate)
     folder = open_run(spec, out, fresh=fresh)
@@ -165,16 +178,19 @@ def evaluate(
         batch_size or BATCH_SIZE.get(place.type, BATCH_SIZE["cuda"]),
         None if surrogate is None else Probe(surrogate, lanes, surrogate=True),
     )
-    judge.prepare = make_fitter(judge, training, model.card.clip, folder / "perturbations").ready
     with (
         Journal(folder / "rows.jsonl") as journal,
+        Journal(folder / AUDIT) as audits,
         lent([model, surrogate], place),
         deferred_interrupt() as stop,
     ):
         note_environment(folder / "environment.json", place, command)
-        sweep = _Sweep(data, read_plan(spec), groups, judge, journal, folder / "clips")
+        sweep = _Sweep(data, read_plan(spec), groups, judge, journal, audits, audit, folder / "clips")
         sample = [sweep.load(index) for index in clips[: 2 * lanes]]
         judge.settle(sample)
+        if precision == "fast":
+            write_json(folder / "path.json", judge.speed_up(sample))
+        judge.prepare = make_fitter(judge, training, model.card.clip, folder / "perturbations").ready
         write_json(folder / "model_flags.json", audit_model(judge, sample))
         with fastest_threads(lambda: judge.trial(sample[: judge.probe.lanes]), place):
             sweep.run(clips, stop, progress)
@@ -253,26 +269,29 @@ class _Sweep:
         groups: Sequence[Sequence[Attack]],
         judge: Judge,
         journal: Journal,
+        audits: Journal,
+        audit: float,
         clips_folder: Path,
     ) -> None:
         self.data, self.plan, self.groups, self.judge = data, plan, groups, judge
-        self.journal, self.clips_folder = journal, clips_folder
+        self.journal, self.audits, self.audit, self.clips_folder = journal, audits, audit, clips_folder
         self.rows = by_clip(read_rows(journal.path))
+        self.audited = {(row.index, plan.place(row)) for row in read_rows(audits.path)}
         self.loaded: dict[int, LoadedClip] = {}
+        self.criticals = {pair: [0] * (len(plan.threats[pair.threat].budgets) + 1) for pair in plan.pairs()}
 
     def run(self, clips: Sequence[int], stop: threading.Event, progress: Callable[[Progress], None] | None) -> None:
         """Measure what the journal does not hold yet, in waves of clips, so that memory stays flat."""
         shown = frozenset(clips[:KEPT_CLIPS])
         standing = 0
-        for wave in split(clips, max(64, self.judge.batch_size)):
-            for done in self._measure(wave, shown):
+        for wave in [clips[:FIRST_WAVE], *split(clips[FIRST_WAVE:], WAVE)]:
+            for done in itertools.chain(self._measure(wave, shown), self._try_skipped(wave)):
                 if progress:
                     progress(self._progress(clips, wave, done, standing))
                 if stop.is_set():
                     raise KeyboardInterrupt
-            standing += sum(self._stands(index) for index in wave)
             for index in wave:
-                self.loaded.pop(index, None)
+                standing += self._finish(index)
 
     def load(self, index: int) -> LoadedClip:
         """Return one clip, decoded once a wave; refuse one that is not what the journal measured.
@@ -296,7 +315,8 @@ class _Sweep:
         for batch in split(new, self.judge.batch_size):
             self._note(self.judge.clean([self.load(index) for index in batch]))
             yield 0
-        hunts = {index: self.plan.hunts(self.rows[index]) for index in wave if self._correct(index)}
+        right = [index for index in wave if self._correct(index)]
+        hunts = {index: self.plan.hunts(self.rows[index], self.criticals) for index in right}
         for pair in self.plan.pairs():
             for _ in self._hunt(pair, hunts, shown):
                 yield sum(_done(hunts[index]) if index in hunts else 1.0 for index in wave)
@@ -320,6 +340,31 @@ class _Sweep:
                 self.plan.record(hunts[index][pair], pair, tries[index], result.row)
             yield
 
+    def _try_skipped(self, wave: Sequence[int]) -> Iterator[float]:
+        """Measure some of what the search skipped, from scratch; yield after every batch the size of the wave."""
+        due: dict[tuple[Pair, int], list[tuple[int, int]]] = {}
+        for index in filter(self._correct, wave):
+            for pair, hunt in self.plan.hunts(self.rows[index]).items():
+                for attempt in hunt.skipped:
+                    if self._drawn(index, pair, attempt) and (index, (pair, attempt)) not in self.audited:
+                        due.setdefault((pair, attempt.attack), []).append((index, attempt.cell))
+        for (pair, attack), jobs in due.items():
+            for part in split(jobs, self.judge.batch_size):
+                found = self.judge.attack(
+                    self.groups[pair.group][attack],
+                    self.plan.threats[pair.threat],
+                    [self.load(index) for index, _ in part],
+                    [cell for _, cell in part],
+                    [self._clean(index).predicted for index, _ in part],
+                )
+                self.audits.append([result.row for result in found])
+                yield len(wave)
+
+    def _drawn(self, index: int, pair: Pair, attempt: Try) -> bool:
+        attack, budget = self.groups[pair.group][attempt.attack], self.plan.threats[pair.threat].budgets[attempt.cell]
+        drawn = clip_seed(self.judge.seed, self._clean(index).sample, f"audit {attack.key} {budget.describe()}")
+        return drawn < self.audit * 2**63
+
     def _note(self, rows: Sequence[Row]) -> None:
         self.journal.append(rows)
         for row in rows:
@@ -331,10 +376,14 @@ class _Sweep:
     def _correct(self, index: int) -> bool:
         return self._clean(index).robust
 
-    def _stands(self, index: int) -> bool:
+    def _finish(self, index: int) -> bool:
+        """Learn from a clip, let go of it, and return whether it stands in the middle budget of the first threat."""
+        self.loaded.pop(index, None)
         if not self._correct(index):
             return False
         hunts = self.plan.hunts(self.rows[index])
+        for pair, hunt in hunts.items():
+            self.criticals[pair][hunt.critical] += 1
         return all(hunt.broken_by[_middle(hunt.threat)] < 0 for pair, hunt in hunts.items() if pair.threat == 0)
 
     def _progress(self, clips: Sequence[int], wave: Sequence[int], done: float, standing: int) -> Progress:
@@ -343,7 +392,7 @@ class _Sweep:
         return Progress(before + done, len(clips), standing, before, threat.budgets[_middle(threat)].describe())
 
 
-def split(items: Sequence[int], size: int) -> list[Sequence[int]]:
+def split(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
     """Return consecutive parts of at most ``size`` items."""
     return [items[start : start + size] for start in range(0, len(items), size)]
 

@@ -43,6 +43,11 @@ class Threat:
         radii = np.array([_radii(budget) for budget in self.budgets])
         return np.asarray((radii[:, None] <= radii[None]).all(2))
 
+    @property
+    def is_ladder(self) -> bool:
+        """Return whether every budget lies inside the next."""
+        return bool(np.triu(self.inside).sum() == len(self.budgets) * (len(self.budgets) + 1) // 2)
+
     def batch(self, cells: Sequence[int], frames: int) -> Budget:
         """Return one budget whose radii are tensors: clip i has the budget ``cells[i]``; clips have ``frames`` frames.
 

@@ -17,6 +17,7 @@ from robustvid.contracts import ClipSpec, VideoDataset, clip_seed
 from robustvid.errors import AttackError, DataError, RunError
 from robustvid.evaluation.cards import Attack
 from robustvid.evaluation.evidence import as_float
+from robustvid.evaluation.fast import AGREEMENT, fastest, spread
 from robustvid.evaluation.journal import CLEAN, Row
 from robustvid.evaluation.probe import Probe
 from robustvid.evaluation.threats import Sizes, Threat, cell_text, measure
@@ -81,6 +82,7 @@ class Judge:
         surrogate: the counted model that attacks are given; the measured one when None.
 
     Attributes:
+        attacked: what attacks are given.
         prepare: makes an attack ready for clips whose budgets are cells of a threat; its cost is the batch's.
     """
 
@@ -88,7 +90,7 @@ class Judge:
         self, probe: Probe, device: torch.device, seed: int, batch_size: int, surrogate: Probe | None = None
     ) -> None:
         self.probe, self.device, self.seed, self.batch_size = probe, device, seed, batch_size
-        self.attacked = surrogate or probe
+        self.attacked = self._exact = surrogate or probe
         self.prepare: Callable[[Attack, Threat, Sequence[int]], Attack] = lambda attack, _threat, _cells: attack
 
     def clean(self, clips: Sequence[LoadedClip]) -> list[Row]:
@@ -104,6 +106,13 @@ class Judge:
                 if not _is_out_of_memory(error):
                     raise
             self._shrink(self.probe.lanes)
+
+    def speed_up(self, clips: Sequence[LoadedClip]) -> dict[str, Any]:
+        """Give attacks a faster twin of their model from now on, where these clips show that it is one; say which."""
+        choice = fastest(self._exact.model, self._pixels(clips[: self.probe.lanes]))
+        if choice.model is not self._exact.model:
+            self.attacked = Probe(choice.model, self.probe.lanes, surrogate=self._exact.surrogate)
+        return choice.facts
 
     def trial(self, clips: Sequence[LoadedClip]) -> None:
         """Do the work that attacks are made of, once: a forward, and a backward where the model has a gradient."""
@@ -153,6 +162,12 @@ class Judge:
         adversarial = ready(self.attacked, pixels.clone(), labels, budget, seeds)
         _check_range(attack.name, adversarial, pixels)
         logits = self._predict(adversarial)
+        if len(again := self._doubtful(logits, labels)):
+            # The twin took a clip for broken that is not: there the model itself is attacked.
+            part = budget.select(again)
+            adversarial[again] = ready(self._exact, pixels[again], labels[again], part, seeds[again.cpu()])
+            _check_range(attack.name, adversarial, pixels)
+            logits[again.cpu()] = self._predict(adversarial[again])
         cost = meter.share(len(clips))
         delta = adversarial - pixels
         ratios = _check_size(attack.name, budget, delta, [threat.budgets[cell] for cell in cells], clips)
@@ -161,6 +176,13 @@ class Judge:
             Found(_row(clip, logit, before, sizes, ratio, cost, attack, threat.budgets[cell]), result)
             for clip, logit, before, sizes, ratio, cell, result in verdicts
         ]
+
+    def _doubtful(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the places of clips that stand by less than a twin's logits may be off."""
+        if self.attacked is self._exact or self._exact.surrogate:
+            return labels.new_zeros(0)
+        gap = -margin(logits, labels.cpu())
+        return ((gap >= 0) & (gap <= AGREEMENT * spread(logits))).nonzero().squeeze(1).to(labels.device)
 
     def _pixels(self, clips: Sequence[LoadedClip]) -> Tensor:
         return as_float(torch.stack([clip.pixels for clip in clips]).to(self.device))

@@ -9,6 +9,7 @@ _MEANINGS = {
     "no-gradient": "Gradient attacks get no direction: what they cannot break may still be easy to break.",
     "training-mode": "Parts of the model stay in training mode when they are told to evaluate.",
     "no-better-than-chance": "The model may be guessing: there is no accuracy for an attack to take away.",
+    "skipping-was-wrong": "Clips counted as robust at small radii may not be: use --strategy every.",
     "black-box-beats-white-box": "Attacks without gradients find more than those with them: the gradient is masked.",
     "fgsm-beats-pgd": "One step breaks more than many steps: the gradient misleads, or PGD is set up too weakly.",
 }

@@ -14,6 +14,7 @@ from robustvid.reporting import chart as charts
 from robustvid.reporting.flags import meaning
 from robustvid.reporting.panels import model_colour, panels
 from robustvid.reporting.sprites import playable_clips
+from robustvid.reporting.terminal import skipping
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _PLAYER_FACTS = ("frames", "columns", "width", "height", "rms", "peaks")
@@ -58,6 +59,7 @@ def _render(results: Results) -> str:
         colour=model_colour(model),
         charts=[charts.chart(panel, model) for panel in panels(results)],
         frame=charts,
+        skipping=skipping(results) if results.audit["checked"] else None,
         tables=[_table(results, threat) for threat in results.threats],
         flags=[flag | {"meaning": meaning(flag["flag"])} for flag in results.flags],
         clips=clips,
@@ -94,6 +96,7 @@ def _python(spec: dict[str, Any]) -> str:
         f"\n    surrogate=rv.load_model({json.dumps(spec['surrogate']['name'])})," if "surrogate" in spec else ""
     )
     settings = f"limit={spec['data']['clips']}, seed={spec['seed']}, strategy={json.dumps(spec['strategy'])}"
+    settings += f", precision={json.dumps(spec.get('precision', 'exact'))}"
     return f"""import robustvid as rv
 
 results = rv.evaluate(

@@ -28,7 +28,18 @@ def print_results(results: Results, console: Console) -> None:
     console.print()
     for flag in results.flags:
         console.print(_flag(flag))
+    if results.audit["checked"]:
+        console.print(Text(skipping(results), style="dim"))
     console.print(Text(_cost(results), style="dim"))
+
+
+def skipping(results: Results) -> str:
+    """Return in words what the audit of skipped measurements found."""
+    audit = results.audit
+    return (
+        f"{audit['checked']:,} of {audit['skipped']:,} skipped measurements made after all: "
+        f"{audit['wrong']} broke the clip, {100 * audit['rate']:.1f} % [{100 * audit['lo']:.1f}, {100 * audit['hi']:.1f}]"
+    )
 
 
 def _heading(results: Results) -> Text:

@@ -163,7 +163,8 @@ def test_missing_or_foreign_training_data_is_refused(tiny_model, fake_videos, tr
 
 def test_a_surrogate_is_what_is_fitted(tiny_model, fake_videos, training, fits):
     surrogate = VideoClassifier(TinyVideoNet(4, seed=1), tiny_model.card)
-    rv.evaluate(tiny_model, fake_videos, CARD, BUDGETS[:1], training=training, surrogate=surrogate)
+    settings = {"training": training, "surrogate": surrogate, "precision": "exact"}
+    rv.evaluate(tiny_model, fake_videos, CARD, BUDGETS[:1], **settings)
     assert [model for model, _ in fits] == [surrogate]
 
 

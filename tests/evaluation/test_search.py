@@ -14,9 +14,9 @@ LADDER = [Budget("linf", f"{n}/255") for n in (8, 1, 4, 2, 16)]
 SURFACE = [Budget("linf", f"{n}/255", frames=k) for n in (1, 2, 4) for k in (1, 2, 8, None)]
 
 
-def hunt_down(threat, strategy, breaks):
+def hunt_down(threat, strategy, breaks, criticals=()):
     """Run a hunt in which attack a breaks the cells ``breaks[a]``; return it and the number of measurements."""
-    hunt, tries = Hunt(threat, len(breaks), strategy), []
+    hunt, tries = Hunt(threat, len(breaks), strategy, criticals), []
     while (attempt := hunt.next()) is not None:
         assert attempt not in tries
         tries.append(attempt)
@@ -45,16 +45,42 @@ def test_for_monotone_attacks_both_strategies_find_what_breaks(budgets, strategy
     assert hunt.done == 1
 
 
-def test_bisection_needs_about_log_k_and_later_attacks_one():
+def test_a_search_needs_about_log_k_and_later_attacks_one():
     (threat,) = group_threats([Budget("linf", f"{n}/255") for n in range(1, 16)])
     for first in range(16):
         breaks = np.arange(15) >= first
         _, tries = hunt_down(threat, "bisect", [breaks])
-        assert len(tries) <= 4
-        _, tries = hunt_down(threat, "bisect", [breaks, breaks, breaks])
-        assert len(tries) <= 4 + 2
+        assert len(tries) <= 6
+        _, later = hunt_down(threat, "bisect", [breaks, breaks, breaks])
+        assert len(later) <= len(tries) + 2
     _, tries = hunt_down(threat, "every", [np.zeros(15, dtype=bool)])
     assert len(tries) == 15
+
+
+def spent(threat, criticals, first):
+    """What a search costs on a clip whose critical cell is ``first``, in attacks that fail."""
+    _, tries = hunt_down(threat, "bisect", [np.arange(len(threat.budgets)) >= first], criticals)
+    return sum(0.5 if attempt.cell >= first else 1.0 for attempt in tries)
+
+
+def test_the_order_of_a_search_is_the_cheapest_for_what_was_seen():
+    (threat,) = group_threats([Budget("linf", f"{n}/255") for n in range(1, 9)])
+    seen = [0, 0, 0, 0, 0, 1, 50, 20, 1]
+    weights = np.array(seen) + 0.5
+    mean = {
+        name: sum(weights[first] * spent(threat, order, first) for first in range(9)) / weights.sum()
+        for name, order in (("learned", seen), ("untaught", ()))
+    }
+    assert mean["learned"] < 0.8 * mean["untaught"]
+    assert spent(threat, seen, 6) == 1.5  # one success, one failure: the least that proves a critical radius
+
+
+def test_the_critical_cell_is_that_of_the_first_attack():
+    (threat,) = group_threats(LADDER)
+    hunt, _ = hunt_down(threat, "bisect", [np.arange(5) >= 3, np.arange(5) >= 1])
+    assert hunt.critical == 3
+    hunt, _ = hunt_down(threat, "bisect", [np.zeros(5, dtype=bool)])
+    assert hunt.critical == 5
 
 
 def test_a_later_attack_starts_at_the_largest_budget_that_stands():
@@ -96,3 +122,12 @@ def test_nonsense_is_refused():
         check_strategy("bisekt")
     with pytest.raises(BudgetError, match="no budgets"):
         group_threats([])
+
+
+def test_what_was_never_tried_is_known():
+    (threat,) = group_threats(LADDER)
+    hunt, tries = hunt_down(threat, "bisect", [np.arange(5) >= 4, np.arange(5) >= 4])
+    tried = {tuple(attempt) for attempt in tries}
+    implied = {(attack, cell) for attack in (0, 1) for cell in range(4)}
+    assert {tuple(attempt) for attempt in hunt.skipped} == implied - tried
+    assert hunt_down(threat, "every", [np.arange(5) >= 4])[0].skipped == []

@@ -1,0 +1,92 @@
+"""The fastest way to attack a model on this machine: measured, and taken only where it answers the same."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from robustvid.errors import RobustvidError
+from robustvid.models.fold import fold
+from robustvid.registry import did_you_mean
+
+PRECISIONS = ("fast", "exact")
+AGREEMENT = 1e-4  # largest difference of logits that counts as the same, relative to their spread
+_AS_GIVEN, _FOLDED = "as given", "folded, channels last"
+_ROUNDS, _SLOWER = 5, 1.25  # far enough from 1 that noise does not decide, and a run can be repeated bit for bit
+
+
+def check_precision(name: str) -> None:
+    """Refuse a precision that does not exist.
+
+    Raises:
+        RobustvidError: lists what there is.
+    """
+    if name not in PRECISIONS:
+        raise RobustvidError(
+            f"no precision named {name!r}.{did_you_mean(name, PRECISIONS)} There are: {', '.join(PRECISIONS)}."
+        )
+
+
+class Choice(NamedTuple):
+    """What to give attacks instead of a model, and why.
+
+    Attributes:
+        model: the model itself, or a faster twin of it.
+        facts: the path's name, the twin's time as a share of the model's, and the largest difference of their logits.
+    """
+
+    model: nn.Module
+    facts: dict[str, Any]
+
+
+def fastest(model: nn.Module, clips: Tensor) -> Choice:
+    """Return the folded twin of a model where it agrees on ``clips`` and is not slower here, else the model.
+
+    Args:
+        model: on its device, in evaluation mode.
+        clips: ``(B, 3, T, H, W)`` in [0, 1], as many as go through the model at once.
+    """
+    with torch.no_grad():
+        logits = model(clips).float()
+    try:
+        twin = fold(model)
+        with torch.no_grad():
+            again = twin(clips).float()
+    except Exception as error:  # noqa: BLE001  the model's own code, which may not expect what fold did
+        return Choice(model, {"path": _AS_GIVEN, "why": f"folded it fails: {error}"})
+    facts: dict[str, Any] = {"difference": float(((logits - again).abs().amax(1) / spread(logits)).max())}
+    if not facts["difference"] <= AGREEMENT:  # written so that NaN is refused too
+        return Choice(model, {"path": _AS_GIVEN, "why": "folded it answers otherwise"})
+    seconds = zip(*((_pass(twin, clips), _pass(model, clips)) for _ in range(_ROUNDS)), strict=True)
+    own, given = (min(times) for times in seconds)
+    facts["time"] = round(own / given, 3)
+    if facts["time"] > _SLOWER:
+        return Choice(model, {"path": _AS_GIVEN, "why": "folded it is slower"} | facts)
+    return Choice(twin, {"path": _FOLDED} | facts)
+
+
+def spread(logits: Tensor) -> Tensor:
+    """Return the distance between the largest and the smallest logit of each clip, ``(B,)``."""
+    return (logits.amax(1) - logits.amin(1)).clamp_min(1e-12)
+
+
+def _pass(model: nn.Module, clips: Tensor) -> float:
+    """Return the seconds of a forward, and of a backward where there is a gradient: of the CPU's own time on a CPU."""
+    clock = time.perf_counter if clips.device.type == "cuda" else time.process_time
+    _wait(clips)
+    begin = clock()
+    with torch.enable_grad():
+        leaf = clips.clone().requires_grad_()
+        logits: Tensor = model(leaf)
+        if logits.requires_grad:
+            torch.autograd.grad(logits.sum(), leaf, allow_unused=True)
+    _wait(clips)
+    return clock() - begin
+
+
+def _wait(clips: Tensor) -> None:
+    if clips.device.type == "cuda":
+        torch.cuda.synchronize(clips.device)
