@@ -88,7 +88,8 @@ def _torchattacks_apgd(norm: str, steps: int, loss: str) -> Round:
     return attack
 
 
-def _art_estimator(model: nn.Module, clips: Tensor, labels: Tensor) -> tuple[Any, Any]:
+def art_estimator(model: nn.Module, clips: Tensor, labels: Tensor) -> tuple[Any, Any]:
+    """Return ART's view of a model, and the labels as it wants them."""
     from art.estimators.classification import PyTorchClassifier
 
     with torch.no_grad():
@@ -109,7 +110,7 @@ def _art_pgd(norm: str, steps: int) -> Round:
         from art.attacks.evasion import ProjectedGradientDescentPyTorch
 
         _seeded(seed)
-        estimator, targets = _art_estimator(model, clips, labels)
+        estimator, targets = art_estimator(model, clips, labels)
         order = np.inf if norm == "linf" else 2
         attack = ProjectedGradientDescentPyTorch(
             estimator, norm=order, eps=eps, eps_step=eps / 5, max_iter=steps, num_random_init=1, batch_size=64,
@@ -125,7 +126,7 @@ def _art_apgd(norm: str, steps: int) -> Round:
         from art.attacks.evasion import AutoProjectedGradientDescent
 
         _seeded(seed)
-        estimator, targets = _art_estimator(model, clips, labels)
+        estimator, targets = art_estimator(model, clips, labels)
         order = np.inf if norm == "linf" else 2
         attack = AutoProjectedGradientDescent(
             estimator, norm=order, eps=eps, eps_step=2 * eps, max_iter=steps, nb_random_init=1, batch_size=64,
@@ -149,7 +150,8 @@ def _foolbox(norm: str, steps: int) -> Round:
     return attack
 
 
-def _adv_lib() -> Any:
+def adv_lib_attacks() -> Any:
+    """Return the module of adv-lib's attacks."""
     sys.modules.setdefault("visdom", types.ModuleType("visdom"))  # plots that no attack needs
     import adv_lib.attacks
 
@@ -159,7 +161,7 @@ def _adv_lib() -> Any:
 def _adv_lib_apgd(norm: str, steps: int) -> Round:
     def attack(model: nn.Module, clips: Tensor, labels: Tensor, eps: float, seed: int) -> Tensor:
         _seeded(seed)
-        return _adv_lib().apgd(
+        return adv_lib_attacks().apgd(
             model, clips, labels, eps=eps, norm=float("inf") if norm == "linf" else 2, n_iter=steps, loss_function="ce"
         )
 
@@ -170,7 +172,7 @@ def _adv_lib_apgd_t(norm: str, steps: int, targets: int) -> Round:
     def attack(model: nn.Module, clips: Tensor, labels: Tensor, eps: float, seed: int) -> Tensor:
         _seeded(seed)
         order = float("inf") if norm == "linf" else 2
-        return _adv_lib().apgd_targeted(
+        return adv_lib_attacks().apgd_targeted(
             model, clips, labels, eps=eps, norm=order, n_iter=steps, num_targets=targets, loss_function="dlr"
         )
 
@@ -180,6 +182,6 @@ def _adv_lib_apgd_t(norm: str, steps: int, targets: int) -> Round:
 def _adv_lib_fmn(norm: str, steps: int) -> Round:
     def attack(model: nn.Module, clips: Tensor, labels: Tensor, eps: float, seed: int) -> Tensor:  # noqa: ARG001
         _seeded(seed)
-        return _adv_lib().fmn(model, clips, labels, norm=float("inf") if norm == "linf" else 2, steps=2 * steps)
+        return adv_lib_attacks().fmn(model, clips, labels, norm=float("inf") if norm == "linf" else 2, steps=2 * steps)
 
     return attack

@@ -108,7 +108,7 @@ class Budget:
         """
         if self.norm == "linf":
             eps = _column(self.frame, delta)
-            inside = delta.clamp(-eps, eps)
+            inside = torch.maximum(torch.minimum(delta, eps), -eps)  # clamp is three times slower with tensors
             if self.frames is None:
                 return inside
             return inside * self._keep((inside * (2 * delta - inside)).sum(_PIXELS, keepdim=True))

@@ -230,7 +230,7 @@ def draw(problem: Problem, seeds: Tensor) -> Tensor:
 
 
 def _step(iterate: Tensor, direction: Tensor, problem: Problem, length: float) -> Tensor:
-    delta = problem.budget.steepest(direction).mul_(length).add_(iterate).sub_(problem.clips)
+    delta = torch.add(iterate, problem.budget.steepest(direction), alpha=length).sub_(problem.clips)
     delta = problem.budget.project(delta if problem.mask is None else delta.mul_(problem.mask))
     return delta.add_(problem.clips).clamp_(0, 1)
 

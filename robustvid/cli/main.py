@@ -12,6 +12,7 @@ import click
 
 import robustvid
 from robustvid.cli.attack import attack, demo
+from robustvid.cli.bench import bench
 from robustvid.cli.doctor import doctor
 from robustvid.cli.listing import list_command
 from robustvid.cli.runs import report, sync
@@ -86,5 +87,5 @@ def main() -> None:
     logger.propagate = False
 
 
-for command in (attack, demo, doctor, list_command, report, sync, train_adv):
+for command in (attack, bench, demo, doctor, list_command, report, sync, train_adv):
     main.add_command(command)

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robustvid.evaluation.evidence import as_float
 from robustvid.evaluation.fast import AGREEMENT, spread
-from robustvid.evaluation.verdict import Judge, LoadedClip
+from robustvid.evaluation.verdict import Judge, LoadedClip, as_batch
 from robustvid.losses import margin
 
 
@@ -31,7 +30,7 @@ def audit_model(judge: Judge, clips: Sequence[LoadedClip]) -> list[dict[str, str
     Returns:
         The flags raised, as plain dictionaries.
     """
-    pixels = as_float(torch.stack([clip.pixels for clip in clips]).to(judge.device))
+    pixels = as_batch(clips, judge.device)
     labels = torch.tensor([clip.label for clip in clips], device=judge.device)
     network = judge.probe.model
     # Every other clip first: each clip meets other company in the model's call than before.

@@ -9,6 +9,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from robustvid.budget import Budget
 from robustvid.contracts import ClipSpec, VideoDataset, clip_seed
+from robustvid.data.folder import VideoFiles
 from robustvid.errors import AttackError, DataError, ModelError, RunError
 from robustvid.evaluation.audit import audit_model
 from robustvid.evaluation.cards import Attack, Battery, as_attack, load_attack
@@ -278,20 +280,33 @@ class _Sweep:
         self.rows = by_clip(read_rows(journal.path))
         self.audited = {(row.index, plan.place(row)) for row in read_rows(audits.path)}
         self.loaded: dict[int, LoadedClip] = {}
+        self.coming: dict[int, Future[LoadedClip]] = {}
         self.criticals = {pair: [0] * (len(plan.threats[pair.threat].budgets) + 1) for pair in plan.pairs()}
 
     def run(self, clips: Sequence[int], stop: threading.Event, progress: Callable[[Progress], None] | None) -> None:
-        """Measure what the journal does not hold yet, in waves of clips, so that memory stays flat."""
+        """Measure what the journal does not hold yet, in waves of clips, so that memory stays flat.
+
+        While a wave is attacked, a thread of its own reads the video files of the next. Datasets of others are read
+        when they are needed: they need not bear a second thread.
+        """
         shown = frozenset(clips[:KEPT_CLIPS])
-        standing = 0
-        for wave in [clips[:FIRST_WAVE], *split(clips[FIRST_WAVE:], WAVE)]:
-            for done in itertools.chain(self._measure(wave, shown), self._try_skipped(wave)):
-                if progress:
-                    progress(self._progress(clips, wave, done, standing))
-                if stop.is_set():
-                    raise KeyboardInterrupt
-            for index in wave:
-                standing += self._finish(index)
+        standing = before = 0
+        waves = [clips[:FIRST_WAVE], *split(clips[FIRST_WAVE:], WAVE)]
+        reader = ThreadPoolExecutor(1)
+        try:
+            for wave, following in zip(waves, [*waves[1:], ()], strict=True):
+                if isinstance(self.data, VideoFiles):
+                    new = (index for index in following if index not in self.rows)
+                    self.coming |= {index: reader.submit(self._read, index) for index in new}
+                for done in itertools.chain(self._measure(wave, shown), self._try_skipped(wave)):
+                    if progress:
+                        progress(self._progress(len(clips), before, done, standing))
+                    if stop.is_set():
+                        raise KeyboardInterrupt
+                standing += sum(self._finish(index) for index in wave)
+                before += len(wave)
+        finally:
+            reader.shutdown(cancel_futures=True)
 
     def load(self, index: int) -> LoadedClip:
         """Return one clip, decoded once a wave; refuse one that is not what the journal measured.
@@ -300,7 +315,8 @@ class _Sweep:
             RunError: the pixels or the label have changed since.
         """
         if index not in self.loaded:
-            clip = load_clip(self.data, index, self.plan.clip)
+            coming = self.coming.pop(index, None)
+            clip = self._read(index) if coming is None else coming.result()
             for row in self.rows.get(index, [])[:1]:
                 if (row.digest, row.label) != (clip.digest, clip.label):
                     raise RunError(
@@ -308,6 +324,9 @@ class _Sweep:
                     )
             self.loaded[index] = clip
         return self.loaded[index]
+
+    def _read(self, index: int) -> LoadedClip:
+        return load_clip(self.data, index, self.plan.clip)
 
     def _measure(self, wave: Sequence[int], shown: frozenset[int]) -> Iterator[float]:
         """Measure a wave; yield after every batch how much of it is done, in clips."""
@@ -379,17 +398,17 @@ class _Sweep:
     def _finish(self, index: int) -> bool:
         """Learn from a clip, let go of it, and return whether it stands in the middle budget of the first threat."""
         self.loaded.pop(index, None)
-        if not self._correct(index):
+        rows = self.rows.pop(index)
+        if not rows[0].robust:
             return False
-        hunts = self.plan.hunts(self.rows[index])
+        hunts = self.plan.hunts(rows)
         for pair, hunt in hunts.items():
             self.criticals[pair][hunt.critical] += 1
         return all(hunt.broken_by[_middle(hunt.threat)] < 0 for pair, hunt in hunts.items() if pair.threat == 0)
 
-    def _progress(self, clips: Sequence[int], wave: Sequence[int], done: float, standing: int) -> Progress:
-        before = clips.index(wave[0])
+    def _progress(self, clips: int, before: int, done: float, standing: int) -> Progress:
         threat = self.plan.threats[0]
-        return Progress(before + done, len(clips), standing, before, threat.budgets[_middle(threat)].describe())
+        return Progress(before + done, clips, standing, before, threat.budgets[_middle(threat)].describe())
 
 
 def split(items: Sequence[Item], size: int) -> list[Sequence[Item]]:

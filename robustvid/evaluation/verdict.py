@@ -71,6 +71,11 @@ def load_clip(data: VideoDataset, index: int, clip: ClipSpec) -> LoadedClip:
     return LoadedClip(index, sample.id, int(sample.label), digest, pixels)
 
 
+def as_batch(clips: Sequence[LoadedClip], device: torch.device) -> Tensor:
+    """Return clips as the model takes them, float32 ``(B, C, T, H, W)`` in [0, 1]."""
+    return as_float(torch.stack([clip.pixels for clip in clips]).to(device))
+
+
 class Judge:
     """Attacks batches through a probe and measures what comes back.
 
@@ -185,7 +190,7 @@ class Judge:
         return ((gap >= 0) & (gap <= AGREEMENT * spread(logits))).nonzero().squeeze(1).to(labels.device)
 
     def _pixels(self, clips: Sequence[LoadedClip]) -> Tensor:
-        return as_float(torch.stack([clip.pixels for clip in clips]).to(self.device))
+        return as_batch(clips, self.device)
 
     def _predict(self, clips: Tensor) -> Tensor:
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):

@@ -36,10 +36,9 @@ def print_results(results: Results, console: Console) -> None:
 def skipping(results: Results) -> str:
     """Return in words what the audit of skipped measurements found."""
     audit = results.audit
-    return (
-        f"{audit['checked']:,} of {audit['skipped']:,} skipped measurements made after all: "
-        f"{audit['wrong']} broke the clip, {100 * audit['rate']:.1f} % [{100 * audit['lo']:.1f}, {100 * audit['hi']:.1f}]"
-    )
+    interval = f"{100 * audit['rate']:.1f} % [{100 * audit['lo']:.1f}, {100 * audit['hi']:.1f}]"
+    share = f"{audit['checked']:,} of {audit['skipped']:,} skipped measurements made after all"
+    return f"{share}: {audit['wrong']} broke the clip, {interval}"
 
 
 def _heading(results: Results) -> Text:

@@ -1,0 +1,93 @@
+"""What does PGD-10 cost beside the bare forwards and backwards that it is made of?
+
+    python -m benchmarks.pgd_step --model conv3d
+    python -m benchmarks.pgd_step --model r3d_18
+
+In turn in one process, on the model as given and as many clips as go through it at once: the floor, ten forwards and
+backwards to the clips and one last forward with frozen weights and no arithmetic; our PGD, not stopping early; and the
+same by torchattacks, where it is installed. Process CPU time on a CPU; median of the ratios to the floor of the round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import robustvid as rv
+from benchmarks.models import clips_of, load
+from robustvid.contracts import frozen
+from robustvid.evaluation.machine import keep_freed_memory, pick_device
+from robustvid.evaluation.probe import Probe, lanes_on
+
+STEPS, EPS = 10, 8 / 255
+
+
+def floor(model: nn.Module, clips: Tensor, labels: Tensor) -> Tensor:
+    """Do the passes of PGD-10, and nothing else."""
+    for _ in range(STEPS):
+        leaf = clips.detach().requires_grad_()
+        torch.autograd.grad(F.cross_entropy(model(leaf), labels, reduction="sum"), leaf)
+    with torch.no_grad():
+        model(clips)
+    return clips
+
+
+def arms(model: nn.Module, clips: Tensor, labels: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """Return what to time."""
+    attack = rv.load_attack("pgd", steps=STEPS, step_size=0.25, random_start=False)
+    probe = Probe(model, len(clips), surrogate=True)  # a surrogate: attacks spend all their steps on it
+    budget, seeds = rv.Budget("linf", frame=EPS), torch.arange(len(clips))
+    found: dict[str, Callable[[], Tensor]] = {
+        "floor": lambda: floor(model, clips, labels),
+        "robustvid": lambda: attack(probe, clips, labels, budget, seeds),
+    }
+    try:
+        import torchattacks
+    except ImportError:
+        return found
+    peer = torchattacks.PGD(model, eps=EPS, alpha=EPS / 4, steps=STEPS, random_start=False)
+    return found | {"torchattacks": lambda: peer(clips, labels)}
+
+
+def seconds(work: Callable[[], Tensor], device: torch.device) -> float:
+    """Return how long it takes: of the CPU's own time on a CPU."""
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    begin = clock()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return clock() - begin
+
+
+def main() -> None:
+    """Time every arm in turn and print the ratios."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pgd_step", description=__doc__)
+    parser.add_argument("--model", default="conv3d")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--device")
+    given = parser.parse_args()
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    device = pick_device(given.device)
+    model, data = load(given.model, lanes_on(device))
+    clips, labels = (tensor.to(device) for tensor in clips_of(model, data, lanes_on(device)))
+    with frozen(model.to(device)):
+        works = arms(model, clips, labels)
+        for work in works.values():
+            work()
+        times = [{name: seconds(work, device) for name, work in works.items()} for _ in range(given.rounds)]
+    print(f"{given.model}, {len(clips)} clips, PGD-{STEPS}, {given.rounds} rounds")
+    for name in works:
+        ratios = [one[name] / one["floor"] for one in times]
+        middle = statistics.median(one[name] for one in times)
+        print(f"{name}: {middle:.3f} s, {statistics.median(ratios):.3f} of the floor")
+
+
+if __name__ == "__main__":
+    main()
