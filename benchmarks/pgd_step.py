@@ -1,11 +1,13 @@
-"""What does PGD-10 cost beside the bare forwards and backwards that it is made of?
+"""What does an attack cost beside the bare forwards and backwards that it is made of?
 
     python -m benchmarks.pgd_step --model conv3d
     python -m benchmarks.pgd_step --model r3d_18
+    python -m benchmarks.pgd_step --attack square
 
 In turn in one process, on the model as given and as many clips as go through it at once: the floor, ten forwards and
 backwards to the clips and one last forward with frozen weights and no arithmetic; our PGD, not stopping early; and the
-same by torchattacks, where it is installed. Process CPU time on a CPU; median of the ratios to the floor of the round.
+same by torchattacks, where it is installed. Square against as many bare forwards as it makes queries. Process CPU time
+on a CPU; median of the ratios to the floor of the round.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from robustvid.contracts import frozen
 from robustvid.evaluation.machine import keep_freed_memory, pick_device
 from robustvid.evaluation.probe import Probe, lanes_on
 
-STEPS, EPS = 10, 8 / 255
+STEPS, QUERIES, EPS = 10, 100, 8 / 255
 
 
 def floor(model: nn.Module, clips: Tensor, labels: Tensor) -> Tensor:
@@ -36,6 +38,21 @@ def floor(model: nn.Module, clips: Tensor, labels: Tensor) -> Tensor:
     with torch.no_grad():
         model(clips)
     return clips
+
+
+def square_arms(model: nn.Module, clips: Tensor, labels: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """Return Square and its floor."""
+    attack = rv.load_attack("square", queries=QUERIES)
+    probe = Probe(model, len(clips), surrogate=True)
+    budget, seeds = rv.Budget("linf", frame=EPS), torch.arange(len(clips))
+
+    def bare() -> Tensor:
+        with torch.no_grad():
+            for _ in range(QUERIES):
+                model(clips)
+        return clips
+
+    return {"floor": bare, "robustvid": lambda: attack(probe, clips, labels, budget, seeds)}
 
 
 def arms(model: nn.Module, clips: Tensor, labels: Tensor) -> dict[str, Callable[[], Tensor]]:
@@ -69,6 +86,7 @@ def main() -> None:
     """Time every arm in turn and print the ratios."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pgd_step", description=__doc__)
     parser.add_argument("--model", default="conv3d")
+    parser.add_argument("--attack", choices=["pgd", "square"], default="pgd")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--device")
     given = parser.parse_args()
@@ -78,11 +96,12 @@ def main() -> None:
     model, data = load(given.model, lanes_on(device))
     clips, labels = (tensor.to(device) for tensor in clips_of(model, data, lanes_on(device)))
     with frozen(model.to(device)):
-        works = arms(model, clips, labels)
+        works = (arms if given.attack == "pgd" else square_arms)(model, clips, labels)
         for work in works.values():
             work()
         times = [{name: seconds(work, device) for name, work in works.items()} for _ in range(given.rounds)]
-    print(f"{given.model}, {len(clips)} clips, PGD-{STEPS}, {given.rounds} rounds")
+    what = f"PGD-{STEPS}" if given.attack == "pgd" else f"Square, {QUERIES} queries"
+    print(f"{given.model}, {len(clips)} clips, {what}, {given.rounds} rounds")
     for name in works:
         ratios = [one[name] / one["floor"] for one in times]
         middle = statistics.median(one[name] for one in times)

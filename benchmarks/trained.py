@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import robustvid as rv
+from benchmarks.train import Some
 from robustvid.evaluation.results import wilson
 from robustvid.models.classifier import VideoClassifier
 from robustvid.training.zoo import RECIPES
 
 PATCH = "patch:tries=1,steps=10"
+COLLAPSE = rv.Budget("linf", "16/255")
 
 
 class Score(NamedTuple):
@@ -49,9 +51,14 @@ class Bench:
 
     def train(self, name: str, epochs: int, objective: str, threat: str, **settings: Any) -> VideoClassifier:
         """Return the zoo's natural conv3d trained on, its history in the folder ``name``."""
+        settings = {"roll": True, "in_memory": True} | settings
+        return self.follow(name, rv.TrainingPlan(epochs, objective=objective, threats=(threat,), **settings))
+
+    def follow(self, name: str, plan: rv.TrainingPlan, clips: int | None = None) -> VideoClassifier:
+        """Return the zoo's natural conv3d trained by a plan, on the first ``clips`` training clips."""
         print(f"training {name} ...", flush=True)
-        plan = rv.TrainingPlan(epochs, objective=objective, threats=(threat,), roll=True, in_memory=True, **settings)
-        return rv.train(rv.load_model("conv3d"), self.training, plan, out=self.out / name, name=name)
+        data = self.training if clips is None else Some(self.training, clips)
+        return rv.train(rv.load_model("conv3d"), data, plan, out=self.out / name, name=name)
 
     def score(self, model: VideoClassifier, budget: rv.Budget, attack: str = "pgd:steps=20") -> Score:
         """Return what one attack leaves of a model."""
@@ -118,15 +125,24 @@ def reverse_is_worse(bench: Bench) -> tuple[str, str, bool]:
 
 
 def one_step_collapses(bench: Bench) -> tuple[str, str, bool]:
-    """One full step without noise overfits catastrophically, the alarm says so, and N-FGSM at that radius does not."""
+    """One full step without noise overfits catastrophically, the alarm says so, and N-FGSM at that radius does not.
+
+    A small network on many clips does not collapse; on 300 clips, with many small updates, it does.
+    """
     told, alarmed = [], []
-    for name, objective in (("fgsm-16", "fgsm:noise=0,step_size=1"), ("n-fgsm-16", "n-fgsm")):
-        model = bench.train(name, 6, objective, "linf frame 16/255")
+    for name, objective in (("fgsm-few", "fgsm:noise=0,step_size=1"), ("n-fgsm-few", "n-fgsm")):
+        threats = (COLLAPSE.describe(),)
+        plan = rv.TrainingPlan(40, batch_size=8, weight_decay=0.0, objective=objective, threats=threats)
+        model = bench.follow(name, plan, clips=300)
         history = bench.history(name)
+        alarms = [r["epoch"] for r in history if any(alarm.startswith("catastrophic") for alarm in r["alarms"])]
         best = model.card.lineage[-1]["selected"]["epoch"]
         epochs = ", ".join(f"{r['val/robust_acc']:.0%} ({r['val/fgsm_acc']:.0%})" for r in history)
-        told.append(f"{name}: PGD-10 (FGSM) by epoch {epochs}, kept epoch {best}; {bench.score(model, linf(16))}")
-        alarmed.append(any(alarm.startswith("catastrophic") for r in history for alarm in r["alarms"]))
+        told.append(
+            f"{name}: PGD-10 (FGSM) on held-out clips by epoch {epochs}; alarm at epochs {alarms}, kept epoch {best}; "
+            f"{bench.score(model, COLLAPSE)}"
+        )
+        alarmed.append(bool(alarms))
     return "one step without noise collapses, N-FGSM does not", "; ".join(told), alarmed == [True, False]
 
 
