@@ -66,7 +66,7 @@ def loss_gradient(model: Callable[[Tensor], Tensor], clips: Tensor, goal: Climbe
         logits: Tensor = model(leaf)
         (grad,) = torch.autograd.grad(goal.value(logits).sum(), leaf)
     # A NaN would make every later iterate NaN; without direction there the pixel stays, and the audit raises a flag.
-    return grad.nan_to_num_(0.0, 0.0, 0.0), logits.detach()
+    return grad.nan_to_num(0.0, 0.0, 0.0), logits.detach()
 
 
 def expected(samples: int) -> Oracle:
@@ -230,9 +230,9 @@ def draw(problem: Problem, seeds: Tensor) -> Tensor:
 
 
 def _step(iterate: Tensor, direction: Tensor, problem: Problem, length: float) -> Tensor:
-    delta = torch.add(iterate, problem.budget.steepest(direction), alpha=length).sub_(problem.clips)
-    delta = problem.budget.project(delta if problem.mask is None else delta.mul_(problem.mask))
-    return delta.add_(problem.clips).clamp_(0, 1)
+    delta = iterate + length * problem.budget.steepest(direction) - problem.clips
+    delta = problem.budget.project(delta if problem.mask is None else delta * problem.mask)
+    return (problem.clips + delta).clamp(0, 1)
 
 
 def _ahead(iterate: Tensor, memory: Memory, budget: Budget, ascent: Ascent) -> Tensor:
