@@ -119,8 +119,8 @@ def radius_shares(model: nn.Module, held: Held, threats: Sequence[Threat]) -> li
 def alarms(history: Sequence[dict[str, Any]]) -> list[str]:
     """Return what the last epoch of a training warns of, in words that begin with the alarm's name.
 
-    ``catastrophic-overfitting``: one step fools the model far less often than ten do, and robust accuracy has halved or
-    never came up.
+    ``catastrophic-overfitting``: one step fools the model far less often than ten do, and robust accuracy has gone,
+    never came up, or has been half of its best for two epochs.
     ``robust-overfitting``: for two epochs robust accuracy has been below its best while more training clips are right.
     """
     now, before = history[-1], history[:-1]
@@ -128,8 +128,13 @@ def alarms(history: Sequence[dict[str, Any]]) -> list[str]:
         return []
     robust, one_step = now["val/robust_acc"], now.get("val/fgsm_acc", 0.0)
     best = max(before, key=lambda record: record["val/robust_acc"], default=now)
-    collapsed = robust < best["val/robust_acc"] / 2 or (robust < _NONE and one_step > _MANY)
-    if one_step - robust > _GAP and collapsed:
+    halved = [
+        record["val/robust_acc"] < best["val/robust_acc"] / 2
+        and record.get("val/fgsm_acc", 0.0) - record["val/robust_acc"] > _GAP
+        for record in history[-2:]
+    ]
+    gone = robust < _NONE and one_step - robust > _GAP and (halved[-1] or one_step > _MANY)
+    if gone or (len(halved) == 2 and all(halved)):  # one epoch of half the accuracy may be chance
         return [
             f"catastrophic-overfitting: {robust:.0%} of the held-out clips stand against ten steps and {one_step:.0%} "
             "against one; train with noise (n-fgsm) or more steps (pgd)"

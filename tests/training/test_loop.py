@@ -203,6 +203,8 @@ def record(epoch, robust, one_step, train_acc):
     [
         ([record(1, 0.5, 0.6, 0.6), record(2, 0.02, 0.9, 0.9)], ["catastrophic-overfitting"]),
         ([record(1, 0.0, 0.9, 0.9)], ["catastrophic-overfitting"]),
+        ([record(1, 0.5, 0.6, 0.6), record(2, 0.2, 0.6, 0.9)], []),
+        ([record(1, 0.5, 0.6, 0.6), record(2, 0.2, 0.6, 0.5), record(3, 0.2, 0.6, 0.5)], ["catastrophic-overfitting"]),
         ([record(1, 0.6, 0.7, 0.6), record(2, 0.45, 0.6, 0.8), record(3, 0.4, 0.6, 0.9)], ["robust-overfitting"]),
         ([record(1, 0.6, 0.7, 0.6), record(2, 0.45, 0.6, 0.8)], []),
         ([record(1, 0.0, 0.2, 0.9), record(2, 0.05, 0.27, 0.9)], []),
