@@ -171,3 +171,22 @@ def test_settings_that_mean_nothing_are_refused(settings, error):
     model, clips, labels = problem(1)
     with pytest.raises(error):
         square(model, clips, labels, Budget("linf", "8/255"), torch.arange(1), **settings)
+
+
+@pytest.mark.parametrize("own", [1, 3])
+def test_both_ways_of_painting_a_block_are_the_same(own):
+    generator = torch.Generator().manual_seed(0)
+    size = (3, 2, 4)
+    delta, block = (
+        torch.randint(0, 2, shape, generator=generator).float() * 2 - 1
+        for shape in ((6, 3, 5, 7, 9), (6, 3, own, 1, 1))
+    )
+    starts = torch.tensor([[clip % 3, clip, 5 - clip] for clip in range(6)])
+    for clip in (1, 4):  # is there already
+        time, row, column = starts[clip].tolist()
+        delta[clip, :, time : time + 3, row : row + 2, column : column + 4] = block[clip]
+    one, other = delta.clone(), delta.clone()
+    module._paint(one, module._at(starts, size, torch.arange(5).expand(6, -1), 3), block)
+    module._paint_slices(other, starts, size, block)
+    assert torch.equal(one, other)
+    assert (one != delta).flatten(1).any(1).all()
