@@ -50,7 +50,7 @@ class Attack:
     paper: str = ""
     access: str = ""
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """Return the hash of all that could change what the attack does; it travels with every row."""
         facts: dict[str, Any] = {"attack": self.target, "version": self.version, "params": self.arguments()}

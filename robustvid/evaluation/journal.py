@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -93,7 +93,7 @@ class Journal:
 
     def append(self, rows: Iterable[Row]) -> None:
         """Write rows and wait until they are on the disk."""
-        lines = (json.dumps(asdict(row), allow_nan=False, ensure_ascii=False) for row in rows)
+        lines = (json.dumps(vars(row), allow_nan=False, ensure_ascii=False) for row in rows)
         self._file.write("".join(line + "\n" for line in lines).encode())
         self._file.flush()
         os.fsync(self._file.fileno())

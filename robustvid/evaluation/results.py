@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ class Results:
 
     def frame(self) -> pd.DataFrame:
         """Return one line a measurement, with the columns of :class:`~robustvid.evaluation.journal.Row`."""
-        return pd.DataFrame([asdict(row) for row in self.rows], columns=[field.name for field in fields(Row)])
+        return pd.DataFrame([vars(row) for row in self.rows], columns=[field.name for field in fields(Row)])
 
     def curve(self, threat: str | None = None, attack: str | None = None) -> pd.DataFrame:
         """Return robust accuracy against the budget, with 95 % Wilson intervals.

@@ -30,8 +30,13 @@ def fold(model: Model) -> Model:
         if isinstance(block, nn.Sequential):
             for first, second in zip(list(block._modules), list(block._modules)[1:], strict=False):  # noqa: SLF001
                 conv, norm = getattr(block, first), getattr(block, second)
-                foldable = any(type(conv) is c and type(norm) is n and norm.track_running_stats for c, n in _PAIRS)
-                if foldable and users.count(id(conv)) == 1 == users.count(id(norm)) and not _hooked(conv, norm):
+                foldable = any(_is_plain(conv, c) and _is_plain(norm, n) for c, n in _PAIRS)
+                if (
+                    foldable
+                    and norm.track_running_stats
+                    and users.count(id(conv)) == 1 == users.count(id(norm))
+                    and not _hooked(conv, norm)
+                ):
                     setattr(block, first, fuse_conv_bn_eval(conv, norm))
                     setattr(block, second, nn.Identity())
     for module in twin.modules():
@@ -39,6 +44,11 @@ def fold(model: Model) -> Model:
             if isinstance(module, kind):
                 module.weight.data = module.weight.data.contiguous(memory_format=memory_format)
     return twin
+
+
+def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Return whether a module computes what its kind does, as torchvision's ``Conv3DSimple`` does."""
+    return isinstance(module, kind) and type(module).forward is kind.forward
 
 
 def _hooked(*modules: nn.Module) -> bool:

@@ -23,6 +23,22 @@ def test_the_twin_answers_and_slopes_alike_without_batchnorm(name):
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
+class Named(nn.Conv3d):
+    """A convolution under another name, as torchvision has them."""
+
+
+class Louder(nn.Conv3d):
+    """No plain convolution."""
+
+    def forward(self, clips):
+        return 2 * super().forward(clips)
+
+
+def test_a_convolution_is_known_by_what_it_computes():
+    model = nn.ModuleList([nn.Sequential(kind(3, 3, 1), nn.BatchNorm3d(3)) for kind in (Named, Louder)])
+    assert [isinstance(block[1], nn.BatchNorm3d) for block in fold(model)] == [False, True]
+
+
 def test_what_others_use_or_watch_stays_in_two_parts():
     shared = nn.Conv3d(3, 3, 1)
     norms = [nn.BatchNorm3d(3) for _ in range(4)]
