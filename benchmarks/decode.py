@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import av
 import torch
 
 import robustvid as rv
+from benchmarks.models import seconds
 from robustvid.data.decode import read_frames
 from robustvid.data.folder import VideoFiles
 from robustvid.data.sampling import centre_clip_indices
@@ -29,13 +29,6 @@ def plain(path: Path) -> int:
     with av.open(str(path)) as container:
         container.streams.video[0].thread_type = "NONE"
         return sum(frame.to_ndarray(format="rgb24").shape[0] > 0 for frame in container.decode(video=0))
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Return the CPU's own time of one call."""
-    begin = time.process_time()
-    work()
-    return time.process_time() - begin
 
 
 def main() -> None:
@@ -62,7 +55,7 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(given.rounds):
         for name, work in ways.items():
-            times[name].append(seconds(work))
+            times[name].append(seconds(work, torch.device("cpu")))
     print(f"{data.name}, {len(clips)} clips of {given.frames} frames, stride {given.stride}, {given.size} pixels\n")
     print("| | ms a clip | clips/s | times the whole file |\n|---|---|---|---|")
     for name, taken in times.items():

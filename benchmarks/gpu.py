@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import robustvid as rv
-from benchmarks.models import video_model
+from benchmarks.models import bare, seconds, video_model
 from robustvid.contracts import frozen
 from robustvid.evaluation.fast import spread
 from robustvid.evaluation.machine import pick_device
@@ -64,29 +62,6 @@ def ways(model: nn.Module, device: torch.device) -> dict[str, nn.Module]:
     return {"as given": model, "folded": twin, "folded, bf16": Autocast(twin, device.type)}
 
 
-def bare(model: nn.Module, clips: Tensor, labels: Tensor, steps: int) -> None:
-    """Do the passes of PGD and nothing else."""
-    for _ in range(steps):
-        leaf = clips.detach().requires_grad_()
-        torch.autograd.grad(F.cross_entropy(model(leaf), labels, reduction="sum"), leaf)
-    with torch.no_grad():
-        model(clips)
-
-
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Return the time of one call."""
-    _wait(device)
-    begin = time.perf_counter()
-    work()
-    _wait(device)
-    return time.perf_counter() - begin
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def peak(device: torch.device, dtype: torch.dtype, size: int) -> float:
     """Return the floating-point operations a second of a large matrix product."""
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
@@ -102,7 +77,7 @@ def launches(work: Callable[[], object], device: torch.device) -> int | None:
 
     with profile(activities=[ProfilerActivity.CUDA]) as told:
         work()
-        _wait(device)
+        torch.cuda.synchronize(device)
     return sum(event.count for event in told.key_averages() if not event.key.startswith(("Memcpy", "Memset")))
 
 

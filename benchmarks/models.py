@@ -1,11 +1,15 @@
-"""Models and clips for measurements of speed."""
+"""Models, clips, passes and a clock for measurements of speed."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import robustvid as rv
+from robustvid.evaluation.fast import stopwatch
 from robustvid.evaluation.sweep import choose_clips
 from robustvid.models.classifier import VideoClassifier
 
@@ -69,3 +73,21 @@ def clips_of(model: VideoClassifier, data: rv.VideoDataset, count: int) -> tuple
     """Return the clips that ``robustvid attack --clips COUNT`` draws, ``(B, 3, T, H, W)``, and their labels."""
     samples = [data.sample(index, model.card.clip) for index in choose_clips(len(data), count, seed=0)]
     return torch.cat([_as_clip(sample.frames) for sample in samples]), torch.tensor([s.label for s in samples])
+
+
+def bare(model: nn.Module, clips: Tensor, labels: Tensor, steps: int) -> Tensor:
+    """Do the passes of PGD, so many forwards and backwards and one last forward, and nothing else."""
+    for _ in range(steps):
+        leaf = clips.detach().requires_grad_()
+        torch.autograd.grad(F.cross_entropy(model(leaf), labels, reduction="sum"), leaf)
+    with torch.no_grad():
+        model(clips)
+    return clips
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Return how long one call takes: of the CPU's own time on a CPU."""
+    clock = stopwatch(device)
+    begin = clock()
+    work()
+    return clock() - begin

@@ -14,30 +14,18 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import robustvid as rv
-from benchmarks.models import clips_of, load
+from benchmarks.models import bare, clips_of, load, seconds
 from robustvid.contracts import frozen
 from robustvid.evaluation.machine import keep_freed_memory, pick_device
 from robustvid.evaluation.probe import Probe, lanes_on
 
 STEPS, QUERIES, EPS = 10, 100, 8 / 255
-
-
-def floor(model: nn.Module, clips: Tensor, labels: Tensor) -> Tensor:
-    """Do the passes of PGD-10, and nothing else."""
-    for _ in range(STEPS):
-        leaf = clips.detach().requires_grad_()
-        torch.autograd.grad(F.cross_entropy(model(leaf), labels, reduction="sum"), leaf)
-    with torch.no_grad():
-        model(clips)
-    return clips
 
 
 def square_arms(model: nn.Module, clips: Tensor, labels: Tensor) -> dict[str, Callable[[], Tensor]]:
@@ -46,13 +34,13 @@ def square_arms(model: nn.Module, clips: Tensor, labels: Tensor) -> dict[str, Ca
     probe = Probe(model, len(clips), surrogate=True)
     budget, seeds = rv.Budget("linf", frame=EPS), torch.arange(len(clips))
 
-    def bare() -> Tensor:
+    def forwards() -> Tensor:
         with torch.no_grad():
             for _ in range(QUERIES):
                 model(clips)
         return clips
 
-    return {"floor": bare, "robustvid": lambda: attack(probe, clips, labels, budget, seeds)}
+    return {"floor": forwards, "robustvid": lambda: attack(probe, clips, labels, budget, seeds)}
 
 
 def arms(model: nn.Module, clips: Tensor, labels: Tensor) -> dict[str, Callable[[], Tensor]]:
@@ -61,7 +49,7 @@ def arms(model: nn.Module, clips: Tensor, labels: Tensor) -> dict[str, Callable[
     probe = Probe(model, len(clips), surrogate=True)  # a surrogate: attacks spend all their steps on it
     budget, seeds = rv.Budget("linf", frame=EPS), torch.arange(len(clips))
     found: dict[str, Callable[[], Tensor]] = {
-        "floor": lambda: floor(model, clips, labels),
+        "floor": lambda: bare(model, clips, labels, STEPS),
         "robustvid": lambda: attack(probe, clips, labels, budget, seeds),
     }
     try:
@@ -70,16 +58,6 @@ def arms(model: nn.Module, clips: Tensor, labels: Tensor) -> dict[str, Callable[
         return found
     peer = torchattacks.PGD(model, eps=EPS, alpha=EPS / 4, steps=STEPS, random_start=False)
     return found | {"torchattacks": lambda: peer(clips, labels)}
-
-
-def seconds(work: Callable[[], Tensor], device: torch.device) -> float:
-    """Return how long it takes: of the CPU's own time on a CPU."""
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
-    begin = clock()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return clock() - begin
 
 
 def main() -> None:

@@ -62,6 +62,16 @@ def _load_file(path: str) -> Any:
     return module
 
 
+def check_name(noun: str, name: str, known: Sequence[str]) -> None:
+    """Refuse a name that is not known.
+
+    Raises:
+        UnknownNameError: lists what exists and the nearest match.
+    """
+    if name not in known:
+        raise UnknownNameError(f"no {noun} named {name!r}.{did_you_mean(name, known)} There are: {', '.join(known)}.")
+
+
 @dataclass(frozen=True)
 class Registry:
     """A table of names for one noun.
@@ -84,11 +94,7 @@ class Registry:
         Raises:
             UnknownNameError: no such name; the message lists what exists and the nearest match.
         """
-        if name not in self.targets:
-            raise UnknownNameError(
-                f"no {self.noun} named {name!r}.{did_you_mean(name, self.targets)}"
-                f" There are: {', '.join(self.names())}."
-            )
+        check_name(self.noun, name, self.names())
         return load_object(self.targets[name])
 
 

@@ -27,16 +27,18 @@ def estimate(
 
     An attack that is fitted on training clips is fitted for the smallest budget of each threat, to time that too.
     """
-    from robustvid.evaluation.fast import check_precision
+    from robustvid.evaluation.checks import check_models
+    from robustvid.evaluation.fast import PRECISIONS
     from robustvid.evaluation.machine import fastest_threads, lent, pick_device
     from robustvid.evaluation.probe import Probe, lanes_on
-    from robustvid.evaluation.search import check_strategy
-    from robustvid.evaluation.sweep import check_models, choose_clips, make_fitter, plan_attacks
+    from robustvid.evaluation.search import STRATEGIES
+    from robustvid.evaluation.sweep import choose_clips, make_fitter, plan_attacks
     from robustvid.evaluation.threats import group_threats
     from robustvid.evaluation.verdict import Judge, load_clip
+    from robustvid.registry import check_name
 
-    check_strategy(strategy)
-    check_precision(precision)
+    check_name("strategy", strategy, STRATEGIES)
+    check_name("precision", precision, PRECISIONS)
     groups, _ = plan_attacks(attacks)
     threats = group_threats(budgets)
     check_models(model, data, surrogate, training)

@@ -10,10 +10,10 @@ import torch
 from robustvid.budget import Budget
 from robustvid.contracts import VideoDataset
 from robustvid.evaluation.cards import Attack, load_attack
+from robustvid.evaluation.checks import check_models
 from robustvid.evaluation.fast import fastest, seconds_of, stopwatch
 from robustvid.evaluation.machine import lent, pick_device
 from robustvid.evaluation.probe import Probe, lanes_on
-from robustvid.evaluation.sweep import check_models
 from robustvid.evaluation.verdict import as_batch, load_clip
 from robustvid.models.classifier import VideoClassifier
 

@@ -9,26 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robustvid.errors import RobustvidError
 from robustvid.models.fold import fold
-from robustvid.registry import did_you_mean
 
 PRECISIONS = ("fast", "exact")
 AGREEMENT = 1e-4  # largest difference of logits that counts as the same, relative to their spread
 _AS_GIVEN, _FOLDED = "as given", "folded, channels last"
 _ROUNDS, _SLOWER = 3, 1.25  # far enough from 1 that noise does not decide, and a run can be repeated bit for bit
-
-
-def check_precision(name: str) -> None:
-    """Refuse a precision that does not exist.
-
-    Raises:
-        RobustvidError: lists what there is.
-    """
-    if name not in PRECISIONS:
-        raise RobustvidError(
-            f"no precision named {name!r}.{did_you_mean(name, PRECISIONS)} There are: {', '.join(PRECISIONS)}."
-        )
 
 
 class Choice(NamedTuple):

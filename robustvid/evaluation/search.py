@@ -8,25 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from robustvid.errors import RobustvidError
 from robustvid.evaluation.threats import Threat
-from robustvid.registry import did_you_mean
 
 STRATEGIES = ("bisect", "every")
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 _SUCCESS = 0.5  # what an attack that breaks a clip costs, beside one that spends all its steps in vain
-
-
-def check_strategy(name: str) -> None:
-    """Refuse a strategy that does not exist.
-
-    Raises:
-        RobustvidError: lists what there is.
-    """
-    if name not in STRATEGIES:
-        raise RobustvidError(
-            f"no strategy named {name!r}.{did_you_mean(name, STRATEGIES)} There are: {', '.join(STRATEGIES)}."
-        )
 
 
 class Try(NamedTuple):

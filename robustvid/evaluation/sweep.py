@@ -16,27 +16,29 @@ from types import FrameType
 from typing import NamedTuple, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustvid.budget import Budget
 from robustvid.contracts import ClipSpec, VideoDataset, clip_seed
 from robustvid.data.folder import VideoFiles
-from robustvid.errors import AttackError, DataError, ModelError, RunError
+from robustvid.errors import AttackError, DataError, RunError
 from robustvid.evaluation.audit import audit_model
 from robustvid.evaluation.cards import Attack, Battery, as_attack, load_attack
+from robustvid.evaluation.checks import check_models
 from robustvid.evaluation.evidence import keep_clip
-from robustvid.evaluation.fast import check_precision
+from robustvid.evaluation.fast import PRECISIONS
 from robustvid.evaluation.fitting import Fitter, training_facts
 from robustvid.evaluation.journal import Journal, Row, read_rows
 from robustvid.evaluation.machine import fastest_threads, lent, note_environment, pick_device
 from robustvid.evaluation.plan import Pair, Plan, by_clip, read_plan
 from robustvid.evaluation.probe import Probe, lanes_on
 from robustvid.evaluation.results import AUDIT, WORST, Results
-from robustvid.evaluation.search import Hunt, Try, check_strategy
+from robustvid.evaluation.search import STRATEGIES, Hunt, Try
 from robustvid.evaluation.spec import make_spec, open_run, write_json
 from robustvid.evaluation.threats import Threat, group_threats
 from robustvid.evaluation.verdict import Judge, LoadedClip, load_clip
 from robustvid.models.classifier import VideoClassifier
+from robustvid.registry import check_name
 
 Item = TypeVar("Item")
 log = logging.getLogger("robustvid")
@@ -157,8 +159,8 @@ def evaluate(
         ModelError: model, data and surrogate disagree on the classes or the clips.
         RunError: the run folder cannot be used.
     """
-    check_strategy(strategy)
-    check_precision(precision)
+    check_name("strategy", strategy, STRATEGIES)
+    check_name("precision", precision, PRECISIONS)
     if not 0 <= audit <= 1:
         raise RunError(f"audit={audit}: give a share from 0 to 1")
     if batch_size is not None and batch_size < 1:
@@ -220,45 +222,6 @@ def make_fitter(judge: Judge, training: VideoDataset | None, clip: ClipSpec, fol
     """Return what fits attacks on training clips, drawn by the run's seed, for the model that the judge attacks."""
     order = [] if training is None else choose_clips(len(training), None, judge.seed)
     return Fitter(judge.attacked, judge.device, training, order, clip, judge.seed, folder)
-
-
-def check_models(
-    model: VideoClassifier,
-    data: VideoDataset,
-    surrogate: VideoClassifier | None,
-    training: VideoDataset | None = None,
-) -> None:
-    """Refuse models that cannot be measured on this data, or one through the other.
-
-    Raises:
-        ModelError: a model has no card, or they disagree on the classes or the clips.
-    """
-    for given in (model,) if surrogate is None else (model, surrogate):
-        if not isinstance(given, nn.Module) or not hasattr(given, "card"):
-            raise ModelError(
-                f"{type(given).__name__} has no card: wrap the network in robustvid.VideoClassifier(network, card)"
-            )
-    _check_classes(model, "data", data.name, list(data.classes))
-    if training is not None:
-        _check_classes(model, "training data", training.name, list(training.classes))
-    if surrogate is not None:
-        _check_classes(model, "surrogate", surrogate.card.name, list(surrogate.card.classes))
-        ours, theirs = (f"{c.frames} frames of {c.size[0]}×{c.size[1]}" for c in (model.card.clip, surrogate.card.clip))
-        if ours != theirs:
-            raise ModelError(
-                f"model {model.card.name} takes {ours} pixels, surrogate {surrogate.card.name} {theirs}: "
-                "a clip attacked for one has to fit the other"
-            )
-
-
-def _check_classes(model: VideoClassifier, noun: str, name: str, theirs: Sequence[str]) -> None:
-    ours = list(model.card.classes)
-    if ours != theirs:
-        where = next((i for i, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
-        detail = f"{len(ours)} and {len(theirs)} classes"
-        if where is not None:
-            detail += f"; class {where} is {ours[where]!r} for the model and {theirs[where]!r} for the {noun}"
-        raise ModelError(f"model {model.card.name} and {noun} {name} disagree on the classes: {detail}")
 
 
 class _Sweep:

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 
 from robustvid.budget import Budget
 from robustvid.errors import BudgetError, RobustvidError
-from robustvid.evaluation.search import Hunt, check_strategy
+from robustvid.evaluation.search import STRATEGIES, Hunt
 from robustvid.evaluation.threats import Sizes, group_threats
+from robustvid.registry import check_name
 
 LADDER = [Budget("linf", f"{n}/255") for n in (8, 1, 4, 2, 16)]
 SURFACE = [Budget("linf", f"{n}/255", frames=k) for n in (1, 2, 4) for k in (1, 2, 8, None)]
@@ -119,7 +120,7 @@ def test_batches_carry_each_clips_own_radius():
 
 def test_nonsense_is_refused():
     with pytest.raises(RobustvidError, match="Did you mean 'bisect'"):
-        check_strategy("bisekt")
+        check_name("strategy", "bisekt", STRATEGIES)
     with pytest.raises(BudgetError, match="no budgets"):
         group_threats([])
 

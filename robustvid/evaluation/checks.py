@@ -1,0 +1,50 @@
+"""Whether a model, a dataset and a surrogate can be measured together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from robustvid.contracts import VideoDataset
+from robustvid.errors import ModelError
+from robustvid.models.classifier import VideoClassifier
+
+
+def check_models(
+    model: VideoClassifier,
+    data: VideoDataset,
+    surrogate: VideoClassifier | None,
+    training: VideoDataset | None = None,
+) -> None:
+    """Refuse models that cannot be measured on this data, or one through the other.
+
+    Raises:
+        ModelError: a model has no card, or they disagree on the classes or the clips.
+    """
+    for given in (model,) if surrogate is None else (model, surrogate):
+        if not isinstance(given, nn.Module) or not hasattr(given, "card"):
+            raise ModelError(
+                f"{type(given).__name__} has no card: wrap the network in robustvid.VideoClassifier(network, card)"
+            )
+    _check_classes(model, "data", data.name, list(data.classes))
+    if training is not None:
+        _check_classes(model, "training data", training.name, list(training.classes))
+    if surrogate is not None:
+        _check_classes(model, "surrogate", surrogate.card.name, list(surrogate.card.classes))
+        ours, theirs = (f"{c.frames} frames of {c.size[0]}×{c.size[1]}" for c in (model.card.clip, surrogate.card.clip))
+        if ours != theirs:
+            raise ModelError(
+                f"model {model.card.name} takes {ours} pixels, surrogate {surrogate.card.name} {theirs}: "
+                "a clip attacked for one has to fit the other"
+            )
+
+
+def _check_classes(model: VideoClassifier, noun: str, name: str, theirs: Sequence[str]) -> None:
+    ours = list(model.card.classes)
+    if ours != theirs:
+        where = next((i for i, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
+        detail = f"{len(ours)} and {len(theirs)} classes"
+        if where is not None:
+            detail += f"; class {where} is {ours[where]!r} for the model and {theirs[where]!r} for the {noun}"
+        raise ModelError(f"model {model.card.name} and {noun} {name} disagree on the classes: {detail}")
