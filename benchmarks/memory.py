@@ -38,7 +38,7 @@ class Synthetic:
     def sample(self, index: int, clip: rv.ClipSpec) -> rv.Sample:
         """Return noise, with labels in turn: an untrained model is right about a fourth of it, and that is attacked."""
         generator = torch.Generator().manual_seed(index)
-        frames = torch.randint(0, 256, (clip.frames, *clip.size, 3), generator=generator, dtype=torch.uint8)
+        frames = torch.randint(0, 256, (clip.length, *clip.size, 3), generator=generator, dtype=torch.uint8)
         return rv.Sample(str(index), frames, index % len(CLASSES))
 
 

@@ -39,7 +39,7 @@ class Noise:
 
 def _smooth(seed: int, clip: rv.ClipSpec) -> Tensor:
     coarse = torch.rand(1, 3, 4, 7, 7, generator=torch.Generator().manual_seed(seed))
-    fine = torch.nn.functional.interpolate(coarse, (clip.frames, *clip.size), mode="trilinear")
+    fine = torch.nn.functional.interpolate(coarse, (clip.length, *clip.size), mode="trilinear")
     return (255 * fine[0]).round().to(torch.uint8).permute(1, 2, 3, 0).contiguous()
 
 

@@ -75,7 +75,7 @@ def fewer_frames(bench: Bench) -> tuple[str, str, bool]:
 
 def between_the_balls(bench: Bench) -> tuple[str, str, bool]:
     """O8: acc_clip(√T ε) <= acc_frame(ε) <= acc_clip(ε)."""
-    frames, held, told = bench.model.card.clip.frames, True, []
+    frames, held, told = bench.model.card.clip.length, True, []
     for eps in (0.25, 0.5, 1.0):
         ((frame,),) = bench.correct(["apgd-ce"], [rv.Budget("l2", frame=eps)])
         ((small, large),) = bench.correct(["apgd-ce"], [rv.Budget("l2", clip=eps * s) for s in (1.0, frames**0.5)])

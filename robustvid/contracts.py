@@ -10,7 +10,7 @@ import hashlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -26,14 +26,39 @@ class ClipSpec:
     """How a clip is cut from a video.
 
     Attributes:
-        frames: frames per clip, T.
-        stride: distance between two frames of the clip, in frames of the video.
+        frames: frames that the network sees at once.
+        stride: distance between two frames of the clip, in frames of the video; uniform sampling has none.
         size: height and width of the clip in pixels.
+        sampling: ``"dense"``, a window of the video, or ``"uniform"``, one frame from each of ``frames`` equal parts.
+        short_side: the shorter side of the frames is scaled to this before the crop; 0 scales them until they just
+            cover ``size``.
+        views: how many places in time a video is looked at; logits are averaged over all views and crops.
+        crops: 1, the centre, or 3 along the longer side.
     """
 
     frames: int
     stride: int
     size: tuple[int, int]
+    sampling: str = "dense"
+    short_side: int = 0
+    views: int = 1
+    crops: int = 1
+
+    @property
+    def length(self) -> int:
+        """Return T, the frames of the tensor: those of all views and crops, one after the other."""
+        return self.frames * self.views * self.crops
+
+    def facts(self) -> dict[str, Any]:
+        """Return what JSON files say of it: what every clip has, and what is not as usual; ``read`` takes it back."""
+        told = {field.name: getattr(self, field.name) for field in fields(self)}
+        usual = {field.name: field.default for field in fields(self)}
+        return {name: value for name, value in told.items() if value != usual[name]} | {"size": list(self.size)}
+
+    @classmethod
+    def read(cls, facts: Mapping[str, Any]) -> ClipSpec:
+        """Return the clip that ``facts`` tells of."""
+        return cls(**{**facts, "size": tuple(facts["size"])})
 
 
 @dataclass(frozen=True)

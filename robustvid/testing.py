@@ -127,7 +127,7 @@ def check_model(model: nn.Module) -> None:
     card = getattr(model, "card", None)
     _want(isinstance(card, ModelCard), f"model.card is {card!r}; a robustvid.ModelCard is wanted")
     assert isinstance(card, ModelCard)
-    shape = (card.clip.frames, *card.clip.size)
+    shape = (card.clip.length, *card.clip.size)
     clips = _clips(4, shape)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with frozen(model):
@@ -145,7 +145,7 @@ def check_model(model: nn.Module) -> None:
     _want(not probabilities, "the outputs are non-negative and sum to 1: these are probabilities, logits are wanted")
     _want(bool(torch.isfinite(grad).all()), "the gradient has NaN or infinite values")
     dead = (grad.abs().amax((1, 3, 4)) == 0).any(0).nonzero().flatten().tolist()
-    _want(not dead, f"no gradient reaches frames {dead} of {card.clip.frames}")
+    _want(not dead, f"no gradient reaches frames {dead} of {card.clip.length}")
     _want(not changed, f"a forward in evaluation mode changed {changed}")
 
 
@@ -167,7 +167,7 @@ def check_dataset(data: VideoDataset, clip: ClipSpec = _SMALL, samples: int = 8)
     for place in places:
         sample = data.sample(place, clip)
         where = f"video {place} ({sample.id!r})"
-        wanted = (clip.frames, *clip.size, 3)
+        wanted = (clip.length, *clip.size, 3)
         _want(sample.frames.dtype == torch.uint8, f"{where}: frames are {sample.frames.dtype}; uint8 is wanted")
         _want(tuple(sample.frames.shape) == wanted, f"{where}: frames are {tuple(sample.frames.shape)}, not {wanted}")
         _want(0 <= sample.label < len(data.classes), f"{where}: label {sample.label} of {len(data.classes)} classes")

@@ -32,7 +32,7 @@ def check_models(
         _check_classes(model, "training data", training.name, list(training.classes))
     if surrogate is not None:
         _check_classes(model, "surrogate", surrogate.card.name, list(surrogate.card.classes))
-        ours, theirs = (f"{c.frames} frames of {c.size[0]}×{c.size[1]}" for c in (model.card.clip, surrogate.card.clip))
+        ours, theirs = (f"{c.length} frames of {c.size[0]}×{c.size[1]}" for c in (model.card.clip, surrogate.card.clip))
         if ours != theirs:
             raise ModelError(
                 f"model {model.card.name} takes {ours} pixels, surrogate {surrogate.card.name} {theirs}: "

@@ -138,7 +138,7 @@ class Fitter:
 
     def _read(self, path: Path, budget: Budget, about: dict[str, str]) -> Tensor | None:
         """Return the perturbation in a file; None, with a warning, where the file cannot be used."""
-        wanted = (1, 3, self.clip.frames, *self.clip.size)
+        wanted = (1, 3, self.clip.length, *self.clip.size)
         try:
             with safe_open(path, framework="pt") as file:
                 found, delta = file.metadata() or {}, file.get_tensor("delta")

@@ -72,7 +72,7 @@ class Plan:
         """Note one measurement in a hunt."""
         height, width = self.clip.size
         sizes = Sizes(row.linf, row.l2_frame_max, row.l2_clip, row.frames_touched)
-        fits = self.threats[pair.threat].holds(sizes, 3 * height * width, self.clip.frames)
+        fits = self.threats[pair.threat].holds(sizes, 3 * height * width, self.clip.length)
         hunt.record(attempt, robust=row.robust, fits=fits)
 
     @cached_property
@@ -92,13 +92,11 @@ def read_plan(spec: Mapping[str, Any]) -> Plan:
         tuple(AttackName(attack["name"], attack["key"], attack.get("access", "")) for attack in group)
         for group in spec["attacks"]
     )
-    clip = spec["model"]["clip"]
-    height, width = clip["size"]
     return Plan(
         tuple(group_threats(budgets)),
         groups,
         spec["strategy"],
-        ClipSpec(clip["frames"], clip["stride"], (height, width)),
+        ClipSpec.read(spec["model"]["clip"]),
     )
 
 

@@ -7,7 +7,6 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +159,7 @@ def model_facts(model: VideoClassifier) -> dict[str, Any]:
         "mean": list(card.mean),
         "std": list(card.std),
         "classes": list(card.classes),
-        "clip": asdict(card.clip) | {"size": list(card.clip.size)},
+        "clip": card.clip.facts(),
     }
 
 

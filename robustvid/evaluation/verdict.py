@@ -60,7 +60,7 @@ def load_clip(data: VideoDataset, index: int, clip: ClipSpec) -> LoadedClip:
         DataError: the dataset returned anything but uint8 ``(T, H, W, 3)`` of the size asked for, or a wrong label.
     """
     sample = data.sample(index, clip)
-    wanted = (clip.frames, *clip.size, 3)
+    wanted = (clip.length, *clip.size, 3)
     if sample.frames.dtype != torch.uint8 or tuple(sample.frames.shape) != wanted:
         came = f"{sample.frames.dtype} {tuple(sample.frames.shape)}"
         raise DataError(f"{data.name} gave {came} for {sample.id}; uint8 {wanted} is wanted")

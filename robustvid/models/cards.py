@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ def write_card(card: ModelCard) -> str:
         ModelError: options or lineage hold what JSON has no word for, or a field is not what a card may hold.
     """
     try:
-        text = json.dumps(asdict(card), indent=2, allow_nan=False) + "\n"
+        text = json.dumps(asdict(card) | {"clip": card.clip.facts()}, indent=2, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise ModelError(f"the card of {card.name} cannot be written as JSON: {error}") from None
     parse_card(text, Path(f"the card of {card.name}"))
@@ -50,14 +50,14 @@ def parse_card(text: str, file: Path) -> ModelCard:
     faults = _faults(entries, _FIELDS, ModelCard) or _faults(entries["clip"], _CLIP_FIELDS, ClipSpec)
     if faults:
         raise ModelError(f"{file}: {'; '.join(faults)}")
-    clip = ClipSpec(**(entries["clip"] | {"size": tuple(entries["clip"]["size"])}))
     tuples = {name: tuple(entries[name]) for name in ("classes", "mean", "std", "lineage")}
-    return ModelCard(**(entries | tuples | {"clip": clip}))
+    return ModelCard(**(entries | tuples | {"clip": ClipSpec.read(entries["clip"])}))
 
 
 def _faults(entries: dict[str, Any], table: dict[str, tuple[_Check, str]], kind: type) -> list[str]:
+    needed = [field.name for field in fields(kind) if kind is ModelCard or field.default is MISSING]
     names = [field.name for field in fields(kind)]
-    faults = [f"{name!r} is missing" for name in names if name not in entries]
+    faults = [f"{name!r} is missing" for name in needed if name not in entries]
     faults += [f"unknown field {name!r}.{did_you_mean(name, names)}" for name in entries if name not in names]
     faults += [
         f"{name!r} is {json.dumps(entries[name])}, wanted {wanted}"
@@ -108,4 +108,8 @@ _CLIP_FIELDS: dict[str, tuple[_Check, str]] = {
     "frames": (_is_count, "a positive whole number"),
     "stride": (_is_count, "a positive whole number"),
     "size": (lambda value: _is_list(value, _is_count, 2), "height and width in pixels, [64, 64]"),
+    "sampling": (lambda value: value in ["dense", "uniform"], "dense or uniform"),
+    "short_side": (lambda value: value == 0 or _is_count(value), "pixels, or 0"),
+    "views": (_is_count, "a positive whole number"),
+    "crops": (lambda value: _is_count(value) and value in (1, 3), "1 or 3"),
 }

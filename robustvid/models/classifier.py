@@ -37,10 +37,10 @@ class VideoClassifier(nn.Module):
         self.register_buffer("std", torch.tensor(card.std).view(3, 1, 1, 1), persistent=False)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Return logits ``(B, K)``.
+        """Return logits ``(B, K)``, the mean over the views and crops that ``card.clip`` asks for.
 
         Args:
-            clips: float32 RGB ``(B, 3, T, H, W)`` in [0, 1]; the range is not checked here, because looking at
+            clips: float32 RGB ``(B, 3, T, H, W)`` in [0, 1], several views and crops one after the other; the range is not checked here, because looking at
                 values would make every forward wait for the GPU (``contracts.check_clips`` does).
 
         Raises:
@@ -48,8 +48,11 @@ class VideoClassifier(nn.Module):
         """
         if clips.ndim != 5 or clips.shape[1] != 3:
             raise ClipError(f"clips are {tuple(clips.shape)}; robustvid wants (B, 3, T, H, W)")
+        views = self.card.clip.views * self.card.clip.crops
+        if views > 1:
+            clips = torch.cat(clips.chunk(views, dim=2))
         logits: Tensor = self.network((clips - self.mean) / self.std)
-        return logits
+        return logits if views == 1 else logits.unflatten(0, (views, -1)).mean(0)
 
 
 def new_classifier(card: ModelCard) -> VideoClassifier:

@@ -169,7 +169,7 @@ def _threat_panels(results: Results, threat: Threat) -> list[Panel]:
     varying = [name for name in _COLUMNS if len({_value(budget, name) for budget in threat.budgets}) > 1]
     names = tuple(varying or [next(name for name in _COLUMNS if _value(threat.budgets[0], name) is not None)])
     chance = 1 / len(results.spec["model"]["classes"])
-    frames = results.plan.clip.frames
+    frames = results.plan.clip.length
     lines = _lines(results, threat)
     axes = tuple(_axis(threat, name, frames) for name in names[:2])
     fixed = [name for name in _COLUMNS if name not in names and _value(threat.budgets[0], name) is not None]
