@@ -20,8 +20,8 @@ import torch
 import robustvid as rv
 from benchmarks.models import seconds
 from robustvid.data.decode import read_frames
-from robustvid.data.folder import VideoFiles
-from robustvid.data.sampling import centre_clip_indices
+from robustvid.data.sampling import clip_indices
+from robustvid.data.videos import VideoFiles
 
 
 def plain(path: Path) -> int:
@@ -46,7 +46,7 @@ def main() -> None:
     assert isinstance(data, VideoFiles)
     spec = rv.ClipSpec(given.frames, given.stride, (given.size, given.size))
     numbers = range(min(given.clips, len(data)))
-    clips = {i: (data.path(i), centre_clip_indices(data.frame_count(i), spec)) for i in numbers}
+    clips = {i: (data.path(i), clip_indices(data.frame_count(i), spec)) for i in numbers}
     ways: dict[str, Callable[[], object]] = {
         "every frame of the file, PyAV": lambda: [plain(path) for path, _ in clips.values()],
         "read_frames of the clip": lambda: [read_frames(path, frames) for path, frames in clips.values()],

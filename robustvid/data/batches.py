@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from robustvid.contracts import ClipSpec, VideoDataset
-from robustvid.data.decode import read_frames
-from robustvid.data.folder import VideoFiles
 from robustvid.data.sampling import random_clip_indices
-from robustvid.data.transforms import resize_frames, to_clips
+from robustvid.data.transforms import fit_frames, to_clips
+from robustvid.data.videos import IndexedVideos
 from robustvid.errors import DataError
 
 
@@ -24,7 +23,7 @@ class Videos(NamedTuple):
     labels: Tensor
 
 
-def load_videos(data: VideoFiles) -> Videos:
+def load_videos(data: IndexedVideos) -> Videos:
     """Decode every video of a small dataset once, so that epochs need no decoding.
 
     motion10's training split takes 354 MB.
@@ -107,8 +106,8 @@ class _Cut(NamedTuple):
     shift: tuple[int, int] | None
 
 
-def _whole(data: VideoFiles, index: int) -> Tensor:
-    return read_frames(data.path(index), range(data.frame_count(index)))
+def _whole(data: IndexedVideos, index: int) -> Tensor:
+    return data.read(index, range(data.frame_count(index)))
 
 
 def _draw(source: Videos | VideoDataset, index: int, clip: ClipSpec, generator: torch.Generator, *, roll: bool) -> _Cut:
@@ -116,7 +115,7 @@ def _draw(source: Videos | VideoDataset, index: int, clip: ClipSpec, generator: 
     frames = shift = None
     if isinstance(source, Videos):
         frames = random_clip_indices(source.frames.shape[1], clip, generator)
-    elif isinstance(source, VideoFiles):
+    elif isinstance(source, IndexedVideos):
         frames = random_clip_indices(source.frame_count(index), clip, generator)
     if roll:
         down, right = (int(torch.randint(limit, (), generator=generator)) for limit in clip.size)
@@ -127,10 +126,10 @@ def _draw(source: Videos | VideoDataset, index: int, clip: ClipSpec, generator: 
 def _cut(source: Videos | VideoDataset, cut: _Cut, clip: ClipSpec) -> tuple[Tensor, int]:
     """Return the frames ``(T, H, W, 3)`` of one clip, and its label."""
     if isinstance(source, Videos):
-        frames = resize_frames(source.frames[cut.video][cut.frames], clip.size)
+        frames = fit_frames(source.frames[cut.video][cut.frames], clip)
         label = int(source.labels[cut.video])
-    elif isinstance(source, VideoFiles) and cut.frames is not None:
-        frames = resize_frames(read_frames(source.path(cut.video), cut.frames), clip.size)
+    elif isinstance(source, IndexedVideos) and cut.frames is not None:
+        frames = fit_frames(source.read(cut.video, cut.frames), clip)
         label = source.labels[cut.video]
     else:
         _, frames, label = source.sample(cut.video, clip)

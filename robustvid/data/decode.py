@@ -5,18 +5,23 @@ PyAV is imported on first use: ``import robustvid.data`` works without it.
 
 from __future__ import annotations
 
+import itertools
 import os
 import uuid
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from robustvid.data.frame_folder import image_files, read_images
 from robustvid.errors import DataError, DecodeError, MissingPackageError
 
 if TYPE_CHECKING:
@@ -32,14 +37,15 @@ MAX_PIXELS = 2**25
 def read_frames(path: str | Path, indices: Sequence[int]) -> Tensor:
     """Return the frames of a video with these numbers, exactly.
 
-    Frames are numbered from 0 in the order in which they are shown. Decoding runs from the first frame to the
-    largest index: no seeking, which containers get wrong. Damaged packets are skipped, so the frames behind
-    them are still found; what cannot be decoded has no number. Of several video streams FFmpeg's choice is
-    read. A rotation in the metadata is applied, rounded to quarter turns. Where the resolution changes, frames
-    are scaled to the first one's size.
+    Frames are numbered from 0 in the order in which they are shown. Where the container keeps to its own times,
+    decoding begins at the key frame before each frame; where it does not (every AVI, streams without times, seeks that
+    land too late, as in MPEG-TS), at the beginning. Damaged packets are skipped; a frame that cannot be decoded is
+    replaced by the one before it, as players do, unless that befalls more than half of the frames asked for. Of
+    several video streams FFmpeg's choice is read. A rotation in the metadata is applied, rounded to quarter turns.
+    Where the resolution changes, frames are scaled to the first one's size.
 
     Args:
-        path: a video file in any format that FFmpeg reads.
+        path: a video file in any format that FFmpeg reads, or a folder of numbered images, one a frame.
         indices: frame numbers, in any order and with repetitions.
 
     Returns:
@@ -50,32 +56,32 @@ def read_frames(path: str | Path, indices: Sequence[int]) -> Tensor:
     """
     if not indices or min(indices) < 0:
         raise DecodeError(path, f"frames {list(indices)} were asked for; wanted at least one number, none negative")
-    wanted, last = set(indices), max(indices)
-    kept: dict[int, NDArray[np.uint8]] = {}
-    seen = 0
-    with _frames(path) as frames:
-        for seen, frame in enumerate(frames, start=1):
-            if seen == 1:
-                to_rgb = _ToRgb(frame)
-            if seen - 1 in wanted:
-                kept[seen - 1] = to_rgb(frame)
-            if seen > last:
-                break
-    if seen <= last:
-        raise DecodeError(path, f"frame {last} was asked for, but only {seen} frames can be decoded")
-    return torch.from_numpy(np.stack([kept[index] for index in indices]))
+    if Path(path).is_dir():
+        return read_images(path, indices)
+    wanted = sorted(set(indices))
+    times = _times(path)
+    frames = None if times is None else _seek(path, times, wanted)
+    if frames is None:
+        frames = _play(path, times, wanted)
+    return torch.from_numpy(np.stack([frames[index] for index in indices]))
 
 
 def count_frames(path: str | Path) -> int:
-    """Return how many frames can be decoded: counted, because headers lie.
+    """Return how many frames a video has: from the times of its packets, or counted, because headers lie.
 
     Raises:
-        DecodeError: the file cannot be read, or not one frame of it can.
+        DecodeError: the file cannot be read, or has no frame.
     """
-    with _frames(path) as frames:
-        n = sum(1 for _ in frames)
+    if Path(path).is_dir():
+        return len(image_files(path))
+    times = _times(path)
+    if times is not None:
+        n = len(times.numbers)
+    else:
+        with _frames(path) as frames:
+            n = sum(1 for _ in frames)
     if n == 0:
-        raise DecodeError(path, "not one frame can be decoded; the file was probably cut short")
+        raise DecodeError(path, _NO_FRAME)
     return n
 
 
@@ -136,7 +142,11 @@ def _encode(path: Path, frames: NDArray[np.uint8], fps: Fraction, codec: str, cr
     from av.video.reformatter import VideoReformatter
 
     with av.open(os.fspath(path), mode="w") as container:
-        stream = container.add_stream(codec, rate=fps, options={"crf": str(crf), "preset": "veryfast"})
+        options = {"crf": str(crf), "preset": "veryfast"}
+        if torch.backends.cpu.get_cpu_capability() == "AVX512":
+            # x264's AVX-512 routines write the same frames as another file now and then.
+            options["x264-params"] = "asm=avx2"
+        stream = container.add_stream(codec, rate=fps, options=options)
         if not isinstance(stream, av.VideoStream):
             raise ValueError(f"{codec} is not a video encoder")
         stream.height, stream.width = frames.shape[1:3]
@@ -149,9 +159,132 @@ def _encode(path: Path, frames: NDArray[np.uint8], fps: Fraction, codec: str, cr
         container.mux(stream.encode(None))
 
 
+class _Times(NamedTuple):
+    """When frames are shown: ``numbers`` by time, and in ascending order the numbers and times of the key frames."""
+
+    numbers: dict[int, int]
+    key_numbers: list[int]
+    key_times: list[int]
+
+    def number(self, frame: av.VideoFrame) -> int:
+        """Return the number of a decoded frame, -1 where no packet had its time."""
+        return -1 if frame.pts is None else self.numbers.get(frame.pts, -1)
+
+    def key(self, number: int) -> int:
+        """Return which key frame is the last one at or before frame ``number``."""
+        return max(0, bisect_right(self.key_numbers, number) - 1)
+
+
+_NO_FRAME = "not one frame can be decoded; the file was probably cut short"
+
+
+def _times(path: str | Path) -> _Times | None:
+    """Return the times of all frames, from the packets alone; None where the container has none to rely on."""
+    path = Path(path)
+    _check_file(path)
+    stat = path.stat()
+    return _read_times(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _read_times(path: Path, _changed: int, _size: int) -> _Times | None:
+    from av.error import FFmpegError
+
+    with _opened(path) as (container, stream):
+        if container.format.name == "avi":  # has no times; FFmpeg's guesses are in the wrong order with B-frames
+            return None
+        times: list[int] = []
+        keys: list[int] = []
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets)
+            except (StopIteration, FFmpegError):
+                break
+            if packet.size and not packet.is_discard:
+                if packet.pts is None:
+                    return None
+                times.append(packet.pts)
+                if packet.is_keyframe:
+                    keys.append(packet.pts)
+    if len(set(times)) < len(times) or (times and not keys):
+        return None
+    numbers = {time: number for number, time in enumerate(sorted(times))}
+    keys.sort()
+    return _Times(numbers, [numbers[time] for time in keys], keys)
+
+
+def _seek(path: str | Path, times: _Times, wanted: Sequence[int]) -> dict[int, NDArray[np.uint8]] | None:
+    """Return the frames, read from the key frames before them; None where one is not where it should be."""
+    if wanted[-1] >= len(times.numbers):
+        return None
+    kept: dict[int, NDArray[np.uint8]] = {}
+    with _opened(path) as (container, stream):
+        frames, to_rgb, last = _decoded(container, stream), None, -1
+        for target in wanted:
+            key = times.key(target)
+            if times.key_numbers[key] > last + 1:
+                container.seek(times.key_times[key], stream=stream)
+                frames = _arrive(_decoded(container, stream), times, times.key_numbers[key])
+                last = times.key_numbers[key] - 1
+            for frame in frames:
+                last += 1
+                if times.number(frame) != last:
+                    return None
+                if last == target:
+                    to_rgb = to_rgb or _ToRgb(frame)
+                    kept[target] = to_rgb(frame)
+                    break
+            if target not in kept:
+                return None
+    return kept
+
+
+def _arrive(frames: Iterator[av.VideoFrame], times: _Times, key: int) -> Iterator[av.VideoFrame]:
+    """Yield the frames from a key frame on: those shown before it were decoded without what they need."""
+    return itertools.dropwhile(lambda frame: 0 <= times.number(frame) < key, frames)
+
+
+def _play(path: str | Path, times: _Times | None, wanted: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
+    """Return the frames, decoded from the beginning; numbered as they come where there are no times to rely on."""
+    kept: dict[int, NDArray[np.uint8]] = {}
+    waiting, held, number = deque(wanted), 0, -1
+    shown: av.VideoFrame | None = None
+    with _frames(path) as frames:
+        for frame in frames:
+            before, number = number, number + 1 if times is None else times.number(frame)
+            if number <= before:
+                return _play(path, None, wanted)
+            if shown is None:
+                to_rgb, shown = _ToRgb(frame), frame
+            while waiting and waiting[0] <= number:
+                held += waiting[0] < number
+                kept[waiting[0]] = to_rgb(frame if waiting[0] == number else shown)
+                waiting.popleft()
+            shown = frame
+            if not waiting:
+                break
+        if shown is None:
+            raise DecodeError(path, _NO_FRAME)
+        n = number + 1 if times is None else len(times.numbers)
+        if wanted[-1] >= n:
+            raise DecodeError(path, f"frame {wanted[-1]} was asked for, but only {n} frames can be decoded")
+        held += len(waiting)
+        if 2 * held > len(wanted):
+            raise DecodeError(path, f"only {len(wanted) - held} of the {len(wanted)} frames asked for can be decoded")
+        return kept | {target: to_rgb(shown) for target in waiting}
+
+
 @contextmanager
 def _frames(path: str | Path) -> Iterator[Iterator[av.VideoFrame]]:
-    """Lend the decoded frames of ``path`` in display order; every failure leaves as one DecodeError."""
+    """Lend the decoded frames of ``path`` in display order."""
+    with _opened(path) as (container, stream):
+        yield _decoded(container, stream)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Lend the opened file and its video stream; every failure leaves as one DecodeError."""
     _need_av()
     import av
     from av.error import FFmpegError
@@ -159,7 +292,7 @@ def _frames(path: str | Path) -> Iterator[Iterator[av.VideoFrame]]:
     try:
         _check_file(Path(path))
         with av.open(os.fspath(path), mode="r") as container:
-            yield _decoded(container, _video_stream(path, container))
+            yield container, _video_stream(path, container)
     except DecodeError:
         raise
     except (FFmpegError, OSError, ValueError) as error:
@@ -168,8 +301,6 @@ def _frames(path: str | Path) -> Iterator[Iterator[av.VideoFrame]]:
 
 
 def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise DecodeError(path, "it is a directory; wanted a video file")
     if not path.exists():
         raise DecodeError(path, "there is no such file")
     if path.stat().st_size == 0:

@@ -19,8 +19,8 @@ import platformdirs
 import torch
 
 from robustvid.data.decode import read_frames, write_video
-from robustvid.data.folder import VideoFiles
 from robustvid.data.synthetic import CLASSES, FPS, FRAMES, SPLITS, render
+from robustvid.data.videos import VideoFile, VideoFiles
 from robustvid.errors import DataError
 from robustvid.registry import did_you_mean
 
@@ -55,7 +55,7 @@ class Motion10(VideoFiles):
             _make(folder)
         hashes = {path: digest for path, digest in _read_manifest(folder).items() if path.startswith(f"{split}/")}
         self.digest = hashlib.sha256(json.dumps(sorted(hashes.items())).encode()).hexdigest()
-        videos = [(path, CLASSES.index(path.split("/")[1])) for path in sorted(hashes)]
+        videos = [VideoFile(path, CLASSES.index(path.split("/")[1])) for path in sorted(hashes)]
         super().__init__("motion10", split, CLASSES, folder, videos)
 
     def frame_count(self, index: int) -> int:  # noqa: ARG002

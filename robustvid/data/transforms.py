@@ -8,18 +8,39 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robustvid.contracts import check_clips
+from robustvid.contracts import ClipSpec, check_clips
+from robustvid.data.sampling import crop_corner
 from robustvid.errors import ClipError
 
 
-def resize_frames(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """Scale frames until they just cover ``size``, keeping their proportions, and cut out the centre.
+def fit_frames(frames: Tensor, clip: ClipSpec) -> Tensor:
+    """Return frames as a model takes them: scaled and cropped as ``clip`` says, one crop after the other.
+
+    Args:
+        frames: uint8 RGB, ``(T, H, W, 3)``.
+        clip: size, shorter side and crops.
+
+    Returns:
+        uint8 RGB, ``(clip.crops * T, *clip.size, 3)``.
+
+    Raises:
+        ClipError: as :func:`resize_frames`.
+    """
+    places = (1,) if clip.crops == 1 else (0, 1, 2)
+    crops = [resize_frames(frames, clip.size, clip.short_side, place) for place in places]
+    return crops[0] if len(crops) == 1 else torch.cat(crops)
+
+
+def resize_frames(frames: Tensor, size: tuple[int, int], short_side: int = 0, place: int = 1) -> Tensor:
+    """Scale frames, keeping their proportions, and cut out the centre.
 
     Scaling is bilinear with antialiasing. Frames that have this size already are returned bit for bit.
 
     Args:
         frames: uint8 RGB, ``(T, H, W, 3)``.
         size: height and width wanted, in pixels.
+        short_side: the frames' shorter side is scaled to this; 0, or too small, scales until they just cover ``size``.
+        place: 1 for the centre; 0 or 2 for an end of the longer side.
 
     Returns:
         uint8 RGB, ``(T, *size, 3)``.
@@ -31,13 +52,13 @@ def resize_frames(frames: Tensor, size: tuple[int, int]) -> Tensor:
     if min(size) < 1:
         raise ClipError(f"size is {size}; wanted a height and a width of at least 1")
     height, width = frames.shape[1:3]
-    scale = max(size[0] / height, size[1] / width)
+    scale = max(size[0] / height, size[1] / width, short_side / min(height, width))
     covering = max(size[0], round(height * scale)), max(size[1], round(width * scale))
     if covering != (height, width):
         pixels = frames.permute(0, 3, 1, 2).float()
         pixels = F.interpolate(pixels, covering, mode="bilinear", antialias=True, align_corners=False)
         frames = _to_uint8(pixels).permute(0, 2, 3, 1)
-    top, left = (covering[0] - size[0]) // 2, (covering[1] - size[1]) // 2
+    top, left = crop_corner(covering, size, place)
     return frames[:, top : top + size[0], left : left + size[1]].contiguous()
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from robustvid.budget import Budget
 from robustvid.contracts import ClipSpec, VideoDataset, clip_seed
-from robustvid.data.folder import VideoFiles
+from robustvid.data.videos import IndexedVideos
 from robustvid.errors import AttackError, DataError, RunError
 from robustvid.evaluation.audit import audit_model
 from robustvid.evaluation.cards import Attack, Battery, as_attack, load_attack
@@ -258,7 +258,7 @@ class _Sweep:
         reader = ThreadPoolExecutor(1)
         try:
             for wave, following in zip(waves, [*waves[1:], ()], strict=True):
-                if isinstance(self.data, VideoFiles):
+                if isinstance(self.data, IndexedVideos):
                     new = (index for index in following if index not in self.rows)
                     self.coming |= {index: reader.submit(self._read, index) for index in new}
                 for done in itertools.chain(self._measure(wave, shown), self._try_skipped(wave)):

@@ -40,8 +40,9 @@ class VideoClassifier(nn.Module):
         """Return logits ``(B, K)``, the mean over the views and crops that ``card.clip`` asks for.
 
         Args:
-            clips: float32 RGB ``(B, 3, T, H, W)`` in [0, 1], several views and crops one after the other; the range is not checked here, because looking at
-                values would make every forward wait for the GPU (``contracts.check_clips`` does).
+            clips: float32 RGB ``(B, 3, T, H, W)`` in [0, 1], several views and crops one after the other; the range
+                is not checked here, because looking at values would make every forward wait for the GPU
+                (``contracts.check_clips`` does).
 
         Raises:
             ClipError: the shape is another.

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from robustvid.budget import Budget
 from robustvid.contracts import VideoDataset, frozen
 from robustvid.data.batches import Videos, load_videos, training_batches
-from robustvid.data.folder import VideoFiles
+from robustvid.data.videos import IndexedVideos
 from robustvid.errors import ModelError, TrainingStopped
 from robustvid.evaluation.machine import note_environment, pick_device
 from robustvid.evaluation.spec import default_folder, model_facts, open_run, spec_key, write_json
@@ -218,7 +218,7 @@ class _Job:
             self.shares = radius_shares(self._measured(), self.split.held, self.method.threats)
         spread = self.ranks.spread(self.model.train(), sync_batchnorm=self.plan.sync_batchnorm)
         source: Videos | VideoDataset = self.data
-        if self.plan.in_memory and isinstance(self.data, VideoFiles) and self.epoch < self.plan.epochs:
+        if self.plan.in_memory and isinstance(self.data, IndexedVideos) and self.epoch < self.plan.epochs:
             source = load_videos(self.data)
         while self.epoch < self.plan.epochs:
             for clips, labels in self._batches(source):

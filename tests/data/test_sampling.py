@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robustvid.contracts import ClipSpec
-from robustvid.data.sampling import centre_clip_indices, random_clip_indices
+from robustvid.data.sampling import clip_indices, random_clip_indices
 from robustvid.errors import DataError
 
 lengths = st.integers(1, 400)
@@ -19,7 +19,7 @@ def span(clip):
 
 @given(lengths, clips)
 def test_centre_clip_is_a_window_with_equal_margins(n, clip):
-    indices = centre_clip_indices(n, clip)
+    indices = clip_indices(n, clip)
     assert len(indices) == clip.frames
     assert all(0 <= index < n for index in indices)
     if span(clip) <= n:
@@ -40,9 +40,9 @@ def test_random_clip_is_a_window_that_loops_only_when_it_must(n, clip, seed):
 
 
 def test_a_short_video_is_played_in_a_loop_from_its_start():
-    assert centre_clip_indices(3, ClipSpec(8, 1, (8, 8))) == [0, 1, 2, 0, 1, 2, 0, 1]
-    assert centre_clip_indices(5, ClipSpec(4, 2, (8, 8))) == [0, 2, 4, 1]
-    assert centre_clip_indices(1, ClipSpec(4, 3, (8, 8))) == [0, 0, 0, 0]
+    assert clip_indices(3, ClipSpec(8, 1, (8, 8))) == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert clip_indices(5, ClipSpec(4, 2, (8, 8))) == [0, 2, 4, 1]
+    assert clip_indices(1, ClipSpec(4, 3, (8, 8))) == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("n", [6, 20])
@@ -66,6 +66,6 @@ def test_random_clips_follow_the_generator():
 )
 def test_impossible_clips_are_refused(n, clip):
     with pytest.raises(DataError, match="at least"):
-        centre_clip_indices(n, clip)
+        clip_indices(n, clip)
     with pytest.raises(DataError, match="at least"):
         random_clip_indices(n, clip, torch.Generator())
