@@ -5,6 +5,7 @@ import torch
 from fakes import FakeVideos
 
 import robustvid as rv
+from robustvid.data.motion10 import FOLDER, build
 from robustvid.models.classifier import VideoClassifier
 from robustvid.testing import TinyVideoNet
 
@@ -26,3 +27,17 @@ def fake_videos(tiny_model):
 def _own_folder(tmp_path, monkeypatch):
     """Every test works in an empty folder, so that nothing lands in the checkout."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def small_motion10(tmp_path_factory):
+    """A home with a motion10 of three training and two test videos per class."""
+    home = tmp_path_factory.mktemp("home")
+    build(home / FOLDER, {"train": 3, "test": 2})
+    return home
+
+
+@pytest.fixture
+def small_home(small_motion10, monkeypatch):
+    """The small motion10 where every command looks for it."""
+    monkeypatch.setenv("ROBUSTVID_HOME", str(small_motion10))

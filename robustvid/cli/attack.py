@@ -38,6 +38,7 @@ class Options:
     audit: float
     device: str | None
     batch_size: int | None
+    on_error: str
     out: str | None
     mlflow_mode: str
     fresh: bool
@@ -92,6 +93,13 @@ _OPTIONS: tuple[Decorator, ...] = (
     ),
     DEVICE,
     click.option("--batch-size", type=click.IntRange(min=1), help="Clips attacked at once; changes no result."),
+    click.option(
+        "--on-error",
+        type=click.Choice(["stop", "skip"]),
+        default="stop",
+        show_default=True,
+        help="At a video that cannot be read; what is skipped is listed, and no number counts it.",
+    ),
     click.option("--out", type=click.Path(), help="Run folder.  [default: runs/<model>-<data>-<key>]"),
     MLFLOW,
     click.option("--fresh", is_flag=True, help="Set an earlier run of this spec aside and start again."),
@@ -189,7 +197,7 @@ def _run(asked: Options, command: list[str], limit: int | None) -> Any:
 
         estimate(model, data, attacks, budgets, as_json=asked.as_json, **settings)
         return None
-    with sweep_progress() as progress:
+    with sweep_progress() as progress, _told_of_skipping():
         results = rv.evaluate(
             model,
             data,
@@ -198,6 +206,7 @@ def _run(asked: Options, command: list[str], limit: int | None) -> Any:
             out=asked.out,
             batch_size=asked.batch_size,
             audit=asked.audit,
+            on_error=asked.on_error,
             fresh=asked.fresh,
             command=command,
             progress=progress,
@@ -241,6 +250,16 @@ def _tell(results: Any, asked: Options) -> None:
     link = log_run(results, mode=asked.mlflow_mode)
     if link:
         console.print(f"MLflow    {link}", soft_wrap=True, highlight=False, markup=False)
+
+
+@contextmanager
+def _told_of_skipping() -> Iterator[None]:
+    from robustvid.errors import DataError, DecodeError
+
+    try:
+        yield
+    except DecodeError as error:
+        raise DataError(f"{error}. What was measured is kept; --on-error skip leaves such videos out") from error
 
 
 @contextmanager

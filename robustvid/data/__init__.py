@@ -16,6 +16,7 @@ __all__ = ["DATASETS", "load_data", "read_frames"]
 DATASETS = Registry(
     "dataset",
     {
+        "cache": "robustvid.data.cache:open_cache",
         "folder": "robustvid.data.folder:FolderDataset",
         "motion10": "robustvid.data.motion10:Motion10",
     },

@@ -129,7 +129,7 @@ def _cut(source: Videos | VideoDataset, cut: _Cut, clip: ClipSpec) -> tuple[Tens
         frames = fit_frames(source.frames[cut.video][cut.frames], clip)
         label = int(source.labels[cut.video])
     elif isinstance(source, IndexedVideos) and cut.frames is not None:
-        frames = fit_frames(source.read(cut.video, cut.frames), clip)
+        frames = source.cut(cut.video, cut.frames, clip)
         label = source.labels[cut.video]
     else:
         _, frames, label = source.sample(cut.video, clip)

@@ -190,7 +190,7 @@ def _times(path: str | Path) -> _Times | None:
 def _read_times(path: Path, _changed: int, _size: int) -> _Times | None:
     from av.error import FFmpegError
 
-    with _opened(path) as (container, stream):
+    with open_video(path) as (container, stream):
         if container.format.name == "avi":  # has no times; FFmpeg's guesses are in the wrong order with B-frames
             return None
         times: list[int] = []
@@ -219,13 +219,13 @@ def _seek(path: str | Path, times: _Times, wanted: Sequence[int]) -> dict[int, N
     if wanted[-1] >= len(times.numbers):
         return None
     kept: dict[int, NDArray[np.uint8]] = {}
-    with _opened(path) as (container, stream):
-        frames, to_rgb, last = _decoded(container, stream), None, -1
+    with open_video(path) as (container, stream):
+        frames, to_rgb, last = decoded(container, stream), None, -1
         for target in wanted:
             key = times.key(target)
             if times.key_numbers[key] > last + 1:
                 container.seek(times.key_times[key], stream=stream)
-                frames = _arrive(_decoded(container, stream), times, times.key_numbers[key])
+                frames = _arrive(decoded(container, stream), times, times.key_numbers[key])
                 last = times.key_numbers[key] - 1
             for frame in frames:
                 last += 1
@@ -278,13 +278,17 @@ def _play(path: str | Path, times: _Times | None, wanted: Sequence[int]) -> dict
 @contextmanager
 def _frames(path: str | Path) -> Iterator[Iterator[av.VideoFrame]]:
     """Lend the decoded frames of ``path`` in display order."""
-    with _opened(path) as (container, stream):
-        yield _decoded(container, stream)
+    with open_video(path) as (container, stream):
+        yield decoded(container, stream)
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Lend the opened file and its video stream; every failure leaves as one DecodeError."""
+def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Lend the opened file and its video stream.
+
+    Raises:
+        DecodeError: whatever goes wrong meanwhile.
+    """
     _need_av()
     import av
     from av.error import FFmpegError
@@ -321,7 +325,8 @@ def _video_stream(path: str | Path, container: InputContainer) -> VideoStream:
     return stream
 
 
-def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+def decoded(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+    """Yield what can be decoded from here on, in display order."""
     from av.error import FFmpegError
 
     packets = container.demux(stream)

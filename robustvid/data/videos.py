@@ -57,14 +57,22 @@ class IndexedVideos(ABC):
             DecodeError: the video cannot be read.
         """
 
-    def sample(self, index: int, clip: ClipSpec) -> Sample:
-        """Return the evaluation clip of video ``index``, resized and cropped as ``clip`` says.
+    def cut(self, index: int, numbers: Sequence[int], clip: ClipSpec) -> Tensor:
+        """Return frames of video ``index`` by number, scaled and cropped as ``clip`` says.
 
         Raises:
             DecodeError: the video cannot be read.
         """
-        frames = self.read(index, clip_indices(self.frame_count(index), clip))
-        return Sample(self.ids[index], fit_frames(frames, clip), self.labels[index])
+        return fit_frames(self.read(index, numbers), clip)
+
+    def sample(self, index: int, clip: ClipSpec) -> Sample:
+        """Return the evaluation clip of video ``index``, scaled and cropped as ``clip`` says.
+
+        Raises:
+            DecodeError: the video cannot be read.
+        """
+        numbers = clip_indices(self.frame_count(index), clip)
+        return Sample(self.ids[index], self.cut(index, numbers, clip), self.labels[index])
 
 
 class VideoFile(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from torch import nn
@@ -9,6 +10,8 @@ from torch import nn
 from robustvid.contracts import VideoDataset
 from robustvid.errors import ModelError
 from robustvid.models.classifier import VideoClassifier
+
+log = logging.getLogger("robustvid")
 
 
 def check_models(
@@ -42,9 +45,17 @@ def check_models(
 
 def _check_classes(model: VideoClassifier, noun: str, name: str, theirs: Sequence[str]) -> None:
     ours = list(model.card.classes)
-    if ours != theirs:
+    if len(ours) == len(theirs) and ours != theirs and (unnamed(ours) or unnamed(theirs)):
+        which = f"model {model.card.name}" if unnamed(ours) else f"{noun} {name}"
+        log.warning("%s does not name its classes: they are taken to be in the same order", which)
+    elif ours != theirs:
         where = next((i for i, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
         detail = f"{len(ours)} and {len(theirs)} classes"
         if where is not None:
             detail += f"; class {where} is {ours[where]!r} for the model and {theirs[where]!r} for the {noun}"
         raise ModelError(f"model {model.card.name} and {noun} {name} disagree on the classes: {detail}")
+
+
+def unnamed(classes: Sequence[str]) -> bool:
+    """Return whether these are numbers, "0" and on, in place of names."""
+    return list(classes) == [str(number) for number in range(len(classes))]

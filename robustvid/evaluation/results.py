@@ -25,6 +25,7 @@ from robustvid.evaluation.threats import Threat, cell_text
 from robustvid.registry import did_you_mean
 
 WORST = "worst"
+LEFT_OUT = "left_out.json"  # videos that could not be read, see Results.left_out
 AUDIT = "audit.jsonl"  # rows of what the search had skipped, see Results.audit
 _CURVE_COLUMNS = ["threat", "attack", "eps_frame", "eps_clip", "frames", "n", "correct", "acc", "lo", "hi"]
 _Z95 = 1.959963984540054
@@ -104,8 +105,18 @@ class Results:
 
     @property
     def complete(self) -> bool:
-        """Return whether every clip of the spec has met every attack."""
-        return all(len(self._judged(number)) == self._wanted for number in range(len(self.threats)))
+        """Return whether every clip of the spec has met every attack, or cannot be read."""
+        wanted = self._wanted - len(self.left_out)
+        return all(len(self._judged(number)) == wanted for number in range(len(self.threats)))
+
+    @cached_property
+    def left_out(self) -> list[dict[str, str]]:
+        """Return the videos that could not be read, ``file`` and ``reason``: no number counts them.
+
+        Raises:
+            RunError: the list is damaged.
+        """
+        return _read_list(self.folder / LEFT_OUT, ("file", "reason"))
 
     @property
     def clean(self) -> dict[str, Any]:
@@ -150,7 +161,7 @@ class Results:
     @property
     def flags(self) -> list[dict[str, str]]:
         """Return the reasons for doubt: ``flag``, explained in docs/flags.md, and ``detail``."""
-        found = _read_flags(self.folder / "model_flags.json") + audit_skipping(self.audit)
+        found = _read_list(self.folder / "model_flags.json", ("flag", "detail")) + audit_skipping(self.audit)
         if self.surrogate:  # which attack transfers better than which says nothing of the model's gradient
             return found + (audit_results(self.clean, self._chance, {}, {}) if self.n else [])
         alone = [group[0].name for group in self.plan.groups if len(group) == 1]
@@ -227,6 +238,7 @@ class Results:
             "surrogate": self.surrogate,
             "data": self.spec["data"]["name"],
             "n": self.n,
+            "left_out": self.left_out,
             "complete": self.complete,
             "clean": self.clean,
             "curves": curves,
@@ -335,10 +347,10 @@ class Results:
         return list(known).index(name)
 
 
-def _read_flags(path: Path) -> list[dict[str, str]]:
+def _read_list(path: Path, keys: tuple[str, str]) -> list[dict[str, str]]:
     try:
-        flags = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-        return [{"flag": str(flag["flag"]), "detail": str(flag["detail"])} for flag in flags]
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        return [{key: str(entry[key]) for key in keys} for entry in found]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RunError(f"{path} is damaged ({error!r}); run the same attack again to have it written anew") from None
 

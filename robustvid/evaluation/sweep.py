@@ -21,7 +21,7 @@ from torch import Tensor
 from robustvid.budget import Budget
 from robustvid.contracts import ClipSpec, VideoDataset, clip_seed
 from robustvid.data.videos import IndexedVideos
-from robustvid.errors import AttackError, DataError, RunError
+from robustvid.errors import AttackError, DataError, DecodeError, RunError
 from robustvid.evaluation.audit import audit_model
 from robustvid.evaluation.cards import Attack, Battery, as_attack, load_attack
 from robustvid.evaluation.checks import check_models
@@ -32,7 +32,7 @@ from robustvid.evaluation.journal import Journal, Row, read_rows
 from robustvid.evaluation.machine import fastest_threads, lent, note_environment, pick_device
 from robustvid.evaluation.plan import Pair, Plan, by_clip, read_plan
 from robustvid.evaluation.probe import Probe, lanes_on
-from robustvid.evaluation.results import AUDIT, WORST, Results
+from robustvid.evaluation.results import AUDIT, LEFT_OUT, WORST, Results
 from robustvid.evaluation.search import STRATEGIES, Hunt, Try
 from robustvid.evaluation.spec import make_spec, open_run, write_json
 from robustvid.evaluation.threats import Threat, group_threats
@@ -45,6 +45,7 @@ log = logging.getLogger("robustvid")
 
 BATCH_SIZE = {"cpu": 64, "cuda": 128}
 FIRST_WAVE, WAVE = 16, 64  # clips; the order of a search learns from waves that are over, so no option may change them
+ON_ERROR = ("stop", "skip")
 KEPT_CLIPS = 6  # clips of every threat that are kept for the report
 
 
@@ -118,6 +119,7 @@ def evaluate(
     strategy: str = "bisect",
     precision: str = "fast",
     audit: float = 0.02,
+    on_error: str = "stop",
     fresh: bool = False,
     command: Sequence[str] | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -147,6 +149,8 @@ def evaluate(
             ``"exact"`` on the model itself. Verdicts are the model's own in both.
         audit: share of the measurements that ``"bisect"`` skips, drawn at random, to make after all: how often skipping
             was wrong is in the results. They are not part of the spec, and change no robust accuracy.
+        on_error: ``"stop"`` at the first video that cannot be read, or ``"skip"`` it: every share is then of the clips
+            that were measured, and ``left_out`` in the results lists the others with the reason.
         fresh: set an earlier run of this spec aside instead of going on with it.
         command: the command line to note in the run, for the report.
         progress: called after every batch.
@@ -155,12 +159,15 @@ def evaluate(
         The results, read from the run folder.
 
     Raises:
+        DecodeError: a video cannot be read; what was measured before is kept.
+        DataError: not one video can be read.
         AttackError: an attack left the budget, the range or the shape, or misses its training data; names the attack.
         ModelError: model, data and surrogate disagree on the classes or the clips.
         RunError: the run folder cannot be used.
     """
     check_name("strategy", strategy, STRATEGIES)
     check_name("precision", precision, PRECISIONS)
+    check_name("on_error", on_error, ON_ERROR)
     if not 0 <= audit <= 1:
         raise RunError(f"audit={audit}: give a share from 0 to 1")
     if batch_size is not None and batch_size < 1:
@@ -189,8 +196,11 @@ def evaluate(
         deferred_interrupt() as stop,
     ):
         note_environment(folder / "environment.json", place, command)
-        sweep = _Sweep(data, read_plan(spec), groups, judge, journal, audits, audit, folder / "clips")
-        sample = [sweep.load(index) for index in clips[: 2 * lanes]]
+        sweep = _Sweep(data, read_plan(spec), groups, judge, journal, audits, audit, folder)
+        sweep.skip = on_error == "skip"
+        sample = [sweep.load(index) for index in sweep.readable(clips[: 2 * lanes])]
+        if not sample:
+            raise DataError(f"not one of the first {2 * lanes} videos can be read; see {folder / LEFT_OUT}")
         judge.settle(sample)
         if precision == "fast":
             write_json(folder / "path.json", judge.speed_up(sample))
@@ -236,10 +246,13 @@ class _Sweep:
         journal: Journal,
         audits: Journal,
         audit: float,
-        clips_folder: Path,
+        folder: Path,
     ) -> None:
         self.data, self.plan, self.groups, self.judge = data, plan, groups, judge
-        self.journal, self.audits, self.audit, self.clips_folder = journal, audits, audit, clips_folder
+        self.journal, self.audits, self.audit, self.folder = journal, audits, audit, folder
+        self.skip = False
+        self.left_out: dict[int, dict[str, str]] = {}
+        (folder / LEFT_OUT).unlink(missing_ok=True)  # what could not be read then may be mended now
         self.rows = by_clip(read_rows(journal.path))
         self.audited = {(row.index, plan.place(row)) for row in read_rows(audits.path)}
         self.loaded: dict[int, LoadedClip] = {}
@@ -261,15 +274,30 @@ class _Sweep:
                 if isinstance(self.data, IndexedVideos):
                     new = (index for index in following if index not in self.rows)
                     self.coming |= {index: reader.submit(self._read, index) for index in new}
-                for done in itertools.chain(self._measure(wave, shown), self._try_skipped(wave)):
+                read = self.readable(wave)
+                for done in itertools.chain(self._measure(read, shown), self._try_skipped(read)):
                     if progress:
-                        progress(self._progress(len(clips), before, done, standing))
+                        progress(self._progress(len(clips) - len(self.left_out), before, done, standing))
                     if stop.is_set():
                         raise KeyboardInterrupt
-                standing += sum(self._finish(index) for index in wave)
-                before += len(wave)
+                standing += sum(self._finish(index) for index in read)
+                before += len(read)
         finally:
             reader.shutdown(cancel_futures=True)
+
+    def readable(self, indices: Sequence[int]) -> Sequence[int]:
+        """Return those clips that can be read, where the others are to be skipped."""
+        return [index for index in indices if index in self.rows or self._can_read(index)] if self.skip else indices
+
+    def _can_read(self, index: int) -> bool:
+        if index not in self.left_out:
+            try:
+                self.load(index)
+            except DecodeError as error:
+                self.left_out[index] = {"file": str(error.path), "reason": error.reason}
+                write_json(self.folder / LEFT_OUT, list(self.left_out.values()))
+                log.warning("left out: %s", error)
+        return index not in self.left_out
 
     def load(self, index: int) -> LoadedClip:
         """Return one clip, decoded once a wave; refuse one that is not what the journal measured.
@@ -318,7 +346,9 @@ class _Sweep:
             self._note([result.row for result in found])
             for index, result in zip(batch, found, strict=True):
                 if index in shown and (not result.row.robust or _unbroken(hunts[index], pair.threat)):
-                    keep_clip(self.clips_folder, threat.name, result.row, self.loaded[index].pixels, result.adversarial)
+                    keep_clip(
+                        self.folder / "clips", threat.name, result.row, self.loaded[index].pixels, result.adversarial
+                    )
                 self.plan.record(hunts[index][pair], pair, tries[index], result.row)
             yield
 

@@ -6,11 +6,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from robustvid.evaluation.results import Results
+from robustvid.evaluation.results import LEFT_OUT, Results
 from robustvid.reporting.flags import meaning
 from robustvid.reporting.panels import rows
 
 _BAR = 8  # cells
+_LEFT_OUT = 5  # videos that are named
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
@@ -47,6 +48,13 @@ def _heading(results: Results) -> Text:
     text.append(f", {spec['data']['split']} split, {results.n} clips: clean accuracy ", style="not bold")
     text.append(f"{100 * clean['acc']:.1f} %", style="bold")
     text.append(f" [{100 * clean['lo']:.1f}, {100 * clean['hi']:.1f}]", style="not bold dim")
+    if results.left_out:
+        asked = spec["data"]["clips"]
+        text.append(f"\n{len(results.left_out)} of {asked} videos cannot be read and are left out:", style="yellow")
+        for left in results.left_out[:_LEFT_OUT]:
+            text.append(f"\n  {left['file']}: {left['reason']}", style="not bold dim")
+        if len(results.left_out) > _LEFT_OUT:
+            text.append(f"\n  and more, all in {results.folder / LEFT_OUT}", style="not bold dim")
     if not results.complete:
         text.append(f"\nnot complete: {results.n} of {spec['data']['clips']} clips were looked at", style="yellow")
     return text

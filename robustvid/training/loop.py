@@ -22,6 +22,7 @@ from robustvid.contracts import VideoDataset, frozen
 from robustvid.data.batches import Videos, load_videos, training_batches
 from robustvid.data.videos import IndexedVideos
 from robustvid.errors import ModelError, TrainingStopped
+from robustvid.evaluation.checks import check_models, unnamed
 from robustvid.evaluation.machine import note_environment, pick_device
 from robustvid.evaluation.spec import default_folder, model_facts, open_run, spec_key, write_json
 from robustvid.losses import cross_entropy
@@ -79,7 +80,8 @@ def train(
 
     Args:
         model: stays as it is.
-        data: training split; its class names must be the model's, in the same order.
+        data: training split; its class names must be the model's, in the same order. A model that does not name its
+            classes gets those of the data.
         plan: what to do.
         out: folder of the training; nothing is written when None.
         name: what the card of the trained model says; that of ``model`` when None.
@@ -103,8 +105,9 @@ def train(
         RunError: ``out`` holds something else or cannot be read.
         TrainingStopped: it was asked to.
     """
-    if tuple(data.classes) != model.card.classes:
-        raise ModelError(f"{model.card.name} knows {list(model.card.classes)}, {data.name} has {list(data.classes)}")
+    check_models(model, data, None)
+    if model.card.clip.views * model.card.clip.crops > 1:
+        raise ModelError(f"{model.card.name} averages over views or crops: train it with one, and measure it with many")
     method = load_method(plan)
     home = model.mean.device
     where = local_device(pick_device(device))
@@ -117,7 +120,8 @@ def train(
             if ranks.first:
                 note_environment(folder / "environment.json", where, command)
         trainee = copy.deepcopy(model).to(where)
-        trainee.card = replace(trainee.card, name=name or model.card.name, weights_digest="")
+        classes = model.card.classes if unnamed(data.classes) else tuple(data.classes)
+        trainee.card = replace(trainee.card, name=name or model.card.name, classes=classes, weights_digest="")
         devices = [where] if where.type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(plan.seed)

@@ -49,19 +49,29 @@ class Split(NamedTuple):
 
 
 def hold_out(data: VideoDataset, clip: ClipSpec, count: int, seed: int) -> Split:
-    """Draw the clips to hold out, at most a fifth, and cut them as a test split is cut.
+    """Draw the clips to hold out, and cut them as a test split is cut.
+
+    Where the dataset tells groups, such as the scenes that UCF101's videos were cut from, whole groups are held out.
 
     Args:
         data: the training split.
         clip: how clips are cut.
-        count: how many.
+        count: how many, at most a fifth of all; the last group may exceed it.
         seed: of the draw.
     """
-    order = np.random.default_rng([seed, 1]).permutation(len(data)).tolist()
-    count = min(count, len(data) // 5)
-    samples = [data.sample(number, clip) for number in sorted(order[:count])]
+    groups = getattr(data, "groups", None) or [""] * len(data)
+    mates: dict[object, list[int]] = {}
+    keys = [group or number for number, group in enumerate(groups)]
+    for number, key in enumerate(keys):
+        mates.setdefault(key, []).append(number)
+    chosen: set[int] = set()
+    for number in np.random.default_rng([seed, 1]).permutation(len(data)).tolist():
+        if len(chosen) >= min(count, len(data) // 5):
+            break
+        chosen.update(mates[keys[number]])
+    samples = [data.sample(number, clip) for number in sorted(chosen)]
     held = Held([s.frames for s in samples], torch.tensor([s.label for s in samples], dtype=torch.int64))
-    return Split(sorted(order[count:]), held)
+    return Split([number for number in range(len(data)) if number not in chosen], held)
 
 
 def validate(model: nn.Module, held: Held, threats: Sequence[Threat]) -> dict[str, float]:

@@ -294,3 +294,26 @@ def test_killed_at_random_steps_it_ends_with_the_same_weights(tmp_path):
     assert start(tmp_path / "killed").wait() == 0
     one, other = (rv.load_model(str(tmp_path / name)) for name in ("whole", "killed"))
     assert one.card.weights_digest == other.card.weights_digest
+
+
+def test_whole_groups_are_held_out():
+    class Scenes(Brightness):
+        groups = tuple(f"scene {number // 4}" for number in range(36))
+
+    split = hold_out(Scenes(), small_model().card.clip, 6, 0)
+    assert len(split.held.labels) == 8
+    assert {number // 4 for number in split.training} == {number // 4 for number in split.training if number % 4 == 0}
+    assert len(split.training) == 28
+
+
+def test_a_model_that_does_not_name_its_classes_learns_their_names():
+    model = small_model()
+    model.card = replace(model.card, classes=("0", "1"))
+    assert train(model, Brightness(), replace(PLAN, epochs=1)).card.classes == Brightness.classes
+
+
+def test_a_model_of_many_views_is_not_trained():
+    model = small_model()
+    model.card = replace(model.card, clip=replace(model.card.clip, views=3))
+    with pytest.raises(ModelError, match="train it with one"):
+        train(model, Brightness(), PLAN)
