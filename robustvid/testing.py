@@ -142,7 +142,11 @@ def check_model(model: nn.Module) -> None:
     gap = float((logits - alone).abs().max() / (logits.amax() - logits.amin()).clamp_min(1e-12))
     _want(gap < 1e-3, f"a clip's logits depend on the other clips of the batch (relative change {gap:.2g})")
     probabilities = bool((logits >= 0).all()) and torch.allclose(logits.sum(1), torch.ones(len(clips)), atol=1e-3)
-    _want(not probabilities, "the outputs are non-negative and sum to 1: these are probabilities, logits are wanted")
+    _want(
+        not probabilities,
+        "the outputs are non-negative and sum to 1: these are probabilities, logits are wanted; take the softmax out, "
+        "or wrap the network in robustvid.models.adapters.Adapted(network, probabilities=True)",
+    )
     _want(bool(torch.isfinite(grad).all()), "the gradient has NaN or infinite values")
     dead = (grad.abs().amax((1, 3, 4)) == 0).any(0).nonzero().flatten().tolist()
     _want(not dead, f"no gradient reaches frames {dead} of {card.clip.length}")

@@ -14,6 +14,8 @@ ARCHITECTURES = Registry(
         "conv3d": "robustvid.models.conv3d:build",
         "frame_pool": "robustvid.models.frame_pool:build",
         "frame_rnn": "robustvid.models.frame_rnn:build",
+        "huggingface": "robustvid.models.huggingface:build",
+        "torchvision": "robustvid.models.torchvision:build",
     },
 )
 
