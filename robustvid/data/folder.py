@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from robustvid.classes import read_classes
 from robustvid.data.frame_folder import IMAGE_SUFFIXES
 from robustvid.data.videos import VIDEO_SUFFIXES, VideoFile, VideoFiles
 from robustvid.errors import DataError
@@ -18,14 +19,14 @@ class FolderDataset(VideoFiles):
     """
 
     def __init__(
-        self, root: str | Path | None = None, split: str = "test", classes: Sequence[str] | None = None
+        self, root: str | Path | None = None, split: str = "test", classes: Sequence[str] | str | Path | None = None
     ) -> None:
         """Find the videos.
 
         Args:
             root: the folder.
             split: name of the folder under ``root``; without such a folder, ``root`` itself holds the classes.
-            classes: class folders in the order of the labels; sorted by name when not given.
+            classes: class folders in the order of the labels, or a file that lists them; sorted by name when not given.
 
         Raises:
             DataError: there is no such folder, no class folder in it, or no video of a class.
@@ -40,6 +41,8 @@ class FolderDataset(VideoFiles):
         if not found:
             suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
             raise DataError(f"no videos in {root}/{split}/<class>/ nor in {root}/<class>/; wanted {suffixes}")
+        if isinstance(classes, str | Path):
+            classes = read_classes(classes)
         classes = sorted(found) if classes is None else classes
         if missing := [name for name in classes if name not in found]:
             raise DataError(f"no videos of {', '.join(missing)} in {home}; it holds {', '.join(sorted(found))}")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,10 +56,11 @@ def read_images(folder: str | Path, indices: Sequence[int]) -> Tensor:
 
 
 def _read_image(folder: str | Path, file: Path) -> Tensor:
-    from torchvision.io import ImageReadMode, decode_image
+    from PIL import Image, ImageOps
 
     try:
-        image: Tensor = decode_image(str(file), ImageReadMode.RGB, apply_exif_orientation=True)
-    except (RuntimeError, ValueError, OSError) as error:
-        raise DecodeError(folder, f"{file.name} cannot be read: {str(error).splitlines()[0]}") from None
-    return image.permute(1, 2, 0)
+        with Image.open(file) as image:
+            pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DecodeError(folder, f"{file.name} cannot be read: {error}") from None
+    return torch.from_numpy(pixels)
