@@ -20,7 +20,7 @@ def video(path, seed=0, frames=20, size=(48, 64)):
 
 
 def ucf101(root, classes=UCF_CLASSES, train=4, test=2, folder="UCF-101", lists="ucfTrainTestlist"):
-    """UCF101: groups 1 and on are test, 8 and on are training, two clips of each; CRLF where the official lists have it."""
+    """UCF101: groups from 1 are test, from 8 training, two clips of each; CRLF where the official lists have it."""
     (root / lists).mkdir(parents=True)
     numbered = [f"{number} {name}" for number, name in enumerate(classes, 1)]
     (root / lists / "classInd.txt").write_bytes("\r\n".join(numbered).encode() + b"\r\n")

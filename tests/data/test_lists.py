@@ -103,8 +103,8 @@ def test_absolute_paths_below_the_root_will_do(root):
     assert data.ids == ["b", "c"]
     with pytest.raises(DataError, match="no list"):
         rv.load_data("nowhere.csv")
+    (root / "names.txt").write_text("a\nb\n")
     with pytest.raises(DataError, match="label 'x' is not one of the 2 classes"):
-        (root / "names.txt").write_text("a\nb\n")
         load(root, "list.txt", "b.mp4 a\nc.avi x\n", classes=root / "names.txt")
 
 

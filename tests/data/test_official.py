@@ -41,9 +41,7 @@ def test_a_miniature_ucf101(ucf):
     assert (len(train), len(test)) == (20, 10)
     for data in (train, test):
         check_dataset(data, CLIP)
-        assert all(
-            data.classes[label] == id_.partition("/")[0] for id_, label in zip(data.ids, data.labels, strict=True)
-        )
+        assert [data.classes[label] for label in data.labels] == [id_.partition("/")[0] for id_ in data.ids]
     assert not set(train.groups) & set(test.groups)
     assert test.groups[0] == "Archery g01"
     assert rv.load_data("ucf101:fold=3", root=ucf).ids == test.ids
@@ -52,9 +50,8 @@ def test_a_miniature_ucf101(ucf):
 def test_sorted_folders_and_the_official_order_do_not_mix(ucf):
     folder = rv.load_data("folder", root=ucf / "UCF-101")
     assert folder.classes != rv.load_data("ucf101", root=ucf).classes
-    model = rv.load_model(
-        "torchvision:mc3_18:weights=random,frames=4,size=32", classes=ucf / "ucfTrainTestlist/classInd.txt"
-    )
+    names = ucf / "ucfTrainTestlist" / "classInd.txt"
+    model = rv.load_model("torchvision:mc3_18:weights=random,frames=4,size=32", classes=names)
     with pytest.raises(ModelError, match="class 1 is 'Hammering' for the model and 'HammerThrow' for the data"):
         rv.evaluate(model, folder, "fgsm", [rv.Budget("linf", "1/255")])
 
@@ -72,7 +69,7 @@ def change(root, file, old, new):
         ("classInd.txt", "2 Hammering", "7 Hammering", "without gaps"),
         ("trainlist01.txt", "_g08_c01.avi 1", "_g08_c01.avi 2", "has label 2, but classInd.txt gives Archery number 1"),
         ("trainlist01.txt", "v_Archery_g08_c01", "v_Archery_g01_c01", "scenes are in train and test, Archery g01"),
-        ("testlist01.txt", "JumpRope/", "Jumprope/", "wanted a line like"),
+        ("testlist01.txt", "JumpRope/", "JumpRopes/", "wanted a line like"),
         ("testlist01.txt", "JumpRope/v", "../JumpRope/v", "leaves the folder"),
         ("testlist01.txt", "v_JumpRope_g01_c02", "v_JumpRope_g01_c09", "1 of 10 videos of ucf101 are missing"),
     ],
@@ -92,13 +89,19 @@ def test_missing_videos_can_be_skipped(ucf, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert len(rv.load_data("ucf101:missing=skip", root=root)) == 9
     assert "1 of 10 videos of ucf101 are missing" in caplog.text
-    for name, told in (
-        ("ucf101:missing=maybe", "stop or skip"),
-        ("ucf101:fold=4", "no fold 4"),
-        ("ucf101", "no split 'val'"),
+    for name, split, told in (
+        ("ucf101:missing=maybe", "test", "stop or skip"),
+        ("ucf101:fold=4", "test", "no fold 4"),
+        ("ucf101", "val", "no split 'val'"),
     ):
         with pytest.raises(DataError, match=told):
-            rv.load_data(name, root=root, split="val" if "val" in told else "test")
+            rv.load_data(name, root=root, split=split)
+
+
+def test_folders_renamed_to_their_classes_are_found(tmp_path):
+    root = miniatures.ucf101(tmp_path, ("Archery", "HandStandPushups"), train=1)
+    change(root, "testlist01.txt", "HandStandPushups/", "HandstandPushups/")
+    assert rv.load_data("ucf101", root=root).ids[1] == "HandStandPushups/v_HandStandPushups_g01_c01"
 
 
 def test_hmdb51_has_seventy_and_thirty_of_each(tmp_path):
@@ -125,7 +128,7 @@ def test_a_miniature_hmdb51(tmp_path):
         file.rename(file.with_name(file.name.replace("split", "split_")))
     assert rv.load_data("hmdb51:fold=2", root=root).ids == data.ids
     (lists / "catch_test_split_1.txt").write_text("Film.avi 3\n")
-    with pytest.raises(DataError, match="wanted NAME.avi and 0, 1 or 2"):
+    with pytest.raises(DataError, match=r"wanted NAME\.avi and 0, 1 or 2"):
         rv.load_data("hmdb51", root=root)
     with pytest.raises(DataError, match="there are no lists"):
         rv.load_data("hmdb51", root=root / "hmdb51_org")
