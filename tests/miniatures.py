@@ -1,6 +1,7 @@
 """Small trees of videos in the official layouts of the datasets that people have."""
 
 import json
+import zlib
 
 import torch
 
@@ -9,11 +10,11 @@ from robustvid.data.decode import write_video
 UCF_CLASSES = ("Archery", "Hammering", "HammerThrow", "JumpingJack", "JumpRope")  # in the order of classInd.txt
 
 
-def video(path, seed=0, frames=20, size=(48, 64)):
-    """Write noise that moves to the right, brighter for larger seeds."""
+def video(path, label=0, frames=20, size=(48, 64)):
+    """Write noise that moves to the right, brighter for larger labels, another one for each name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randint(0, 120, (*size, 3), generator=generator).byte() + 20 * (seed % 6)
+    generator = torch.Generator().manual_seed(zlib.crc32(path.name.encode()))
+    noise = torch.randint(0, 120, (*size, 3), generator=generator).byte() + 20 * (label % 6)
     codec = {".avi": "mpeg4", ".webm": "libvpx-vp9"}.get(path.suffix, "libx264")
     write_video(path, torch.stack([noise.roll(2 * frame, 1) for frame in range(frames)]), 25, codec)
     return path

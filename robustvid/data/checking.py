@@ -120,12 +120,17 @@ def leaks(checked: Sequence[Checked]) -> list[str]:
             found.append(f"group {group} of {label} is in {' and '.join(sorted(splits))}")
     for videos in files.values():
         splits, labels = {video.split for video in videos}, {video.label for video in videos}
-        paths = " and ".join(str(video.path) for video in videos[:3])
         if len(splits) > 1:
-            found.append(f"the same video is in {' and '.join(sorted(splits))}: {paths}")
+            found.append(f"the same video is in {_each(videos, 'split')}")
         elif len(labels) > 1:
-            found.append(f"the same video is labelled {' and '.join(sorted(labels))}: {paths}")
+            found.append(f"the same video is labelled {_each(videos, 'label')}")
     return found
+
+
+def _each(videos: Sequence[Listed], field: str) -> str:
+    """Return one path for each value of the field."""
+    paths = {getattr(video, field): video.path for video in reversed(videos)}
+    return " and ".join(f"{value} ({path})" for value, path in sorted(paths.items()))
 
 
 def _is_listed(path: Path) -> bool:

@@ -34,6 +34,14 @@ MAX_PIXELS = 2**25
 """Largest frame that is decoded, in pixels: 8K UHD (7680x4320) is just inside."""
 
 
+# Playlists are left out: FFmpeg knows them by what they hold, whatever they are called, and opens what they name.
+_FORMATS = (
+    "3gp,apng,asf,av1,avi,flv,gif,h264,hevc,ivf,jpeg_pipe,m4v,matroska,mjpeg,mov,mp4,mpeg,mpegts,mpegvideo,nut,obu,ogg,"
+    "png_pipe,rm,wav,webm,webp_pipe,yuv4mpegpipe"
+)
+_ONLY = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+
+
 def read_frames(path: str | Path, indices: Sequence[int]) -> Tensor:
     """Return the frames of a video with these numbers, exactly.
 
@@ -295,11 +303,11 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
 
     try:
         _check_file(Path(path))
-        with av.open(os.fspath(path), mode="r") as container:
+        with av.open(os.fspath(path), mode="r", options=_ONLY) as container:
             yield container, _video_stream(path, container)
     except DecodeError:
         raise
-    except (FFmpegError, OSError, ValueError) as error:
+    except (FFmpegError, OSError, ValueError, IndexError) as error:  # IndexError: streams that appear on the way
         said = getattr(error, "strerror", None) or error
         raise DecodeError(path, f"{said}; is it a video, and complete?") from error
 
@@ -307,6 +315,8 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
 def _check_file(path: Path) -> None:
     if not path.exists():
         raise DecodeError(path, "there is no such file")
+    if not path.is_file():
+        raise DecodeError(path, "it is not a file that can be read again and again; wanted a video file")
     if path.stat().st_size == 0:
         raise DecodeError(path, "the file is empty")
 
@@ -317,6 +327,8 @@ def _video_stream(path: str | Path, container: InputContainer) -> VideoStream:
     stream = container.streams.best("video")
     if not isinstance(stream, av.VideoStream):
         raise DecodeError(path, "it has no video stream")
+    if stream.codec_context is None:
+        raise DecodeError(path, "FFmpeg has no decoder for its codec")
     if stream.width * stream.height > MAX_PIXELS:
         raise DecodeError(path, f"its frames are {stream.width}x{stream.height}; up to {MAX_PIXELS} pixels are decoded")
     # FFmpeg's own threads can hang in forked loader processes; slices are the kind that does not.

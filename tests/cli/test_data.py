@@ -41,7 +41,7 @@ def test_check_names_what_is_wrong_and_fails(videos):
     result = run("data", "check", "videos", "--out", "checked.json")
     assert result.exit_code == 1
     assert "broken   videos/test/dark/bad.mp4: " in result.output
-    assert "leak     the same video is in test and train" in result.output
+    assert "leak     the same video is in test (videos/test/dark/a.mp4) and train" in result.output
     told = json.loads(run("data", "check", "videos", "--data", "folder", "--json").stdout)
     assert (told["videos"], told["broken"], len(told["leaks"])) == (5, 1, 1)
 

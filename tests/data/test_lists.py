@@ -2,8 +2,7 @@
 
 import miniatures
 import pytest
-import torch
-from torchvision.io import write_png
+from PIL import Image
 
 import robustvid as rv
 from robustvid.classes import read_classes
@@ -20,7 +19,7 @@ def root(tmp_path):
     for number in range(6):
         path = tmp_path / "videos" / "frames" / f"img_{number + 1:05d}.png"
         path.parent.mkdir(exist_ok=True)
-        write_png(torch.full((3, 16, 16), 10 * number, dtype=torch.uint8), str(path))
+        Image.new("RGB", (16, 16), (10 * number,) * 3).save(path)
     return tmp_path
 
 
