@@ -1,5 +1,7 @@
 """Shared by all tests: a small model and dataset that need no files, and one thread."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from fakes import FakeVideos
@@ -41,3 +43,11 @@ def small_motion10(tmp_path_factory):
 def small_home(small_motion10, monkeypatch):
     """The small motion10 where every command looks for it."""
     monkeypatch.setenv("ROBUSTVID_HOME", str(small_motion10))
+
+
+@pytest.fixture
+def real_videos():
+    folder = Path(__file__).parents[1].parent / "shared" / "data" / "video"
+    if not folder.is_dir():
+        pytest.skip("the real videos for tests (shared/data/video) are not on this machine")
+    return folder
