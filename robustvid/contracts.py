@@ -179,7 +179,7 @@ def in_lanes(model: nn.Module, clips: Tensor, lanes: int) -> Tensor:
 
     Kernels choose their order of summation by the shape of the batch, so that the same clip gets logits that differ in
     the last bits, and with them signs of gradients, when its batch has another size. Asked this way, what a clip gets
-    depends on the clip alone.
+    depends on the clip alone, but for kernels that look at its place in the batch too: matrix products of some CPUs do.
 
     Raises:
         ClipError: the model returned anything but finite logits ``(B, K)``.

@@ -18,7 +18,13 @@ from robustvid.cli.options import DATA, JSON
 MANIFEST = "robustvid-videos.json"
 
 
-@click.group()
+@click.group(
+    epilog="""\b
+Examples:
+  robustvid data check my/videos
+  robustvid data make motion10
+"""
+)
 def data() -> None:
     """Check, list, make and cache videos."""
 

@@ -22,7 +22,7 @@ def list_command(noun: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    for header, lines in [_TABLES[noun]()] + ([_second_opinions()] if noun == "attacks" else []):
+    for header, lines in [_TABLES[noun](), *(more() for more in _MORE.get(noun, ()))]:
         table = Table(*header, box=None, pad_edge=False)
         table.columns[0].no_wrap = True
         for line in lines:
@@ -50,10 +50,31 @@ def _models() -> _Lines:
     return ["Model", "Architecture", "Parameters", "Clip", "Classes"], lines
 
 
+def _foreign_models() -> _Lines:
+    """Return the models of other libraries, from tables that need neither library."""
+    from robustvid.models import huggingface, torchvision
+
+    lines = [
+        [f"torchvision:{name}", f"{frames} frames, stride {stride}"]
+        for name, (frames, stride) in torchvision.PROTOCOLS.items()
+    ]
+    lines += [
+        ["hf:FOLDER", f"{name} of Hugging Face, stride {family.stride}"]
+        for name, family in huggingface.FAMILIES.items()
+    ]
+    return ["Of other libraries", "What it is; docs/models.md shows the options"], lines
+
+
 def _data() -> _Lines:
+    import inspect
+
     from robustvid.data import DATASETS
 
-    return ["Dataset", "Built by"], [[name, DATASETS.targets[name]] for name in DATASETS.names()]
+    lines = [
+        [name, (inspect.getdoc(DATASETS.load(name)) or "").partition("\n")[0].replace("``", "")]
+        for name in DATASETS.names()
+    ]
+    return ["Dataset", "What it is; docs/data.md shows its folders"], lines
 
 
 def _attacks() -> _Lines:
@@ -101,3 +122,4 @@ def _runs() -> _Lines:
 
 
 _TABLES = {"models": _models, "data": _data, "attacks": _attacks, "runs": _runs}
+_MORE = {"models": (_foreign_models,), "attacks": (_second_opinions,)}

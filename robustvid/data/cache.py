@@ -102,7 +102,7 @@ def write_cache(
 
 
 def open_cache(root: str | Path | None = None, split: str | None = None) -> VideoDataset:
-    """Open a cache: :class:`CachedVideos` where it keeps whole videos, otherwise :class:`CachedClips`.
+    """Frames that ``robustvid data cache`` decoded: :class:`CachedVideos` if whole videos, else :class:`CachedClips`.
 
     Args:
         root: its folder.

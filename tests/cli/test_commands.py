@@ -209,7 +209,10 @@ def test_ctrl_c_finishes_the_batch_and_says_how_to_go_on():
 
 
 def test_lists():
-    assert "conv3d" in run("list", "models").output
+    models = run("list", "models").output
+    assert "conv3d" in models
+    assert "torchvision:r3d_18" in models
+    assert "videomae" in models
     assert "motion10" in run("list", "data").output
     listed = run("list", "attacks").output
     assert "mi-fgsm" in listed

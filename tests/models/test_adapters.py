@@ -86,7 +86,7 @@ class Listed(nn.Module):
 def test_the_example_of_the_documentation_runs():
     page = Path(__file__).parents[2] / "docs" / "models.md"
     example = re.search(r"```python\n# mine\.py\n(.*?)```", page.read_text(), re.DOTALL)[1]
-    assert len(example.strip().splitlines()) <= 15
+    assert len([line for line in example.splitlines() if line.strip()]) <= 15
     Path("mine.py").write_text(example)
     model = rv.load_model("mine.py:build")
     check_model(model)
