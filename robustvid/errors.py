@@ -10,6 +10,7 @@ RobustvidError
 ├── DataError              a dataset that cannot be used
 │   └── DecodeError        one video file that cannot be read
 ├── RunError               a run folder that cannot be used
+├── LeaderboardError       a board or an entry that cannot be used
 ├── TrainingStopped        a training that was asked to stop and can go on
 └── MissingPackageError    an optional package that is not installed
 """
@@ -70,6 +71,10 @@ class DecodeError(DataError):
 
 class RunError(RobustvidError, RuntimeError):
     """A run folder that cannot be used."""
+
+
+class LeaderboardError(RobustvidError, ValueError):
+    """A board or an entry that cannot be used."""
 
 
 class TrainingStopped(RobustvidError):  # noqa: N818  asked for, and no failure

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from robustvid.cli.options import DATA, DEVICE, JSON, MLFLOW, ROOT, SEED, Decorator, all_of
 from robustvid.cli.progress import sweep_progress
@@ -21,6 +22,7 @@ class Options:
     """What ``robustvid attack`` was asked; the options' help says what each means."""
 
     model: str
+    board: str | None
     surrogate: str | None
     data: str
     root: str | None
@@ -48,6 +50,10 @@ class Options:
 
 _OPTIONS: tuple[Decorator, ...] = (
     click.option("-m", "--model", default="conv3d", show_default=True, help="Zoo name, folder, or module:function."),
+    click.option(
+        "--board",
+        help="Follow the protocol of this leaderboard: its data, clips, budgets and battery.",
+    ),
     click.option(
         "--surrogate",
         metavar="MODEL",
@@ -106,6 +112,10 @@ _OPTIONS: tuple[Decorator, ...] = (
     click.option("--dry-run", is_flag=True, help="Say what would be measured, and about how long it takes."),
     JSON,
 )
+_OF_BOARDS = (
+    *("surrogate", "data", "split", "attacks", "battery", "norm", "eps_frame", "eps_clip", "frames", "clips"),
+    *("seed", "strategy", "precision"),
+)
 
 
 @click.command(
@@ -116,6 +126,7 @@ Examples:
   robustvid attack -a pgd:steps=50,restarts=2 --norm l2 --eps-frame 0.1,0.2 --eps-clip 0.25,0.5
   robustvid attack --eps-frame 2..8:2/255 --frames 1,2,4,all
   robustvid attack --model frame_rnn --surrogate conv3d -a mi-fgsm -a temporal-shift --eps-frame 8/255,16/255
+  robustvid attack --board motion10-linf --model my/checkpoint
   robustvid attack --model my_package.mine:build --data folder --root my/videos --json
 """
 )
@@ -126,6 +137,12 @@ def attack(**options: Any) -> None:
     Without options: the zoo's conv3d on the embedded videos motion10, the battery "quick", one curve for linf per
     frame and one for l2 per clip. The same command again goes on where the last one stopped.
     """
+    if options["board"]:
+        ctx = click.get_current_context()
+        given = [name for name in _OF_BOARDS if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
+        if given:
+            raise click.UsageError(f"--board says what {', '.join(given)} are; give one or the other")
+        options |= _protocol(options["board"])
     run_attack(Options(**options))
 
 
@@ -175,11 +192,10 @@ def run_attack(asked: Options) -> Any:
 
 def _run(asked: Options, command: list[str], limit: int | None) -> Any:
     import robustvid as rv
-    from robustvid.cli.grid import make_budgets
     from robustvid.evaluation.machine import keep_freed_memory
 
     keep_freed_memory()
-    budgets = make_budgets(asked.norm, asked.eps_frame, asked.eps_clip, asked.frames)
+    budgets = _budgets(asked)
     attacks = list(asked.attacks) if asked.attacks else rv.load_battery(asked.battery or "quick")
     model = rv.load_model(asked.model)
     data = rv.load_data(asked.data, root=asked.root, split=asked.split)
@@ -214,6 +230,24 @@ def _run(asked: Options, command: list[str], limit: int | None) -> Any:
         )
     _tell(results, asked)
     return results
+
+
+def _protocol(name: str) -> dict[str, Any]:
+    """Return the options that a board fixes."""
+    from robustvid.leaderboard.boards import load_board
+
+    board = load_board(name)
+    fixed = {name: getattr(board, name) for name in ("data", "split", "seed", "strategy", "precision")}
+    return fixed | {"battery": board.battery.partition("@")[0], "clips": str(board.clips)}
+
+
+def _budgets(asked: Options) -> list[Any]:
+    from robustvid.cli.grid import make_budgets
+    from robustvid.leaderboard.boards import load_board
+
+    if asked.board:
+        return list(load_board(asked.board).budgets)
+    return make_budgets(asked.norm, asked.eps_frame, asked.eps_clip, asked.frames)
 
 
 def _training(attacks: Any, asked: Options) -> Any:

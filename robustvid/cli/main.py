@@ -15,6 +15,7 @@ from robustvid.cli.attack import attack, demo
 from robustvid.cli.bench import bench
 from robustvid.cli.data import data
 from robustvid.cli.doctor import doctor
+from robustvid.cli.leaderboard import leaderboard
 from robustvid.cli.listing import list_command
 from robustvid.cli.runs import report, sync
 from robustvid.cli.train import train_adv
@@ -88,5 +89,5 @@ def main() -> None:
     logger.propagate = False
 
 
-for command in (attack, bench, data, demo, doctor, list_command, report, sync, train_adv):
+for command in (attack, bench, data, demo, doctor, leaderboard, list_command, report, sync, train_adv):
     main.add_command(command)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,6 +21,8 @@ except ImportError:  # Windows has no flock; there two writers at once are not n
     fcntl = None  # type: ignore[assignment]
 
 CLEAN = "clean"  # the name of the measurement without an attack
+PACKED = ".gz"
+_MOST_UNPACKED = 512 << 20
 
 
 @dataclass(frozen=True)
@@ -100,19 +104,39 @@ class Journal:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a journal; a torn last line is not one.
+    """Yield the rows of a journal, or of its packed form beside it; a torn last line is not one.
 
     Raises:
-        RunError: a line in the middle is not a row.
+        RunError: a line in the middle is not a row, or the packed form is damaged.
     """
-    if not path.is_file():
+    packed = path.with_name(path.name + PACKED)
+    if path.is_file():
+        whole = path.read_bytes()[: _whole_length(path)]
+    elif packed.is_file():
+        whole = _unpack(packed)
+    else:
         return
-    whole = path.read_bytes()[: _whole_length(path)]
     for number, line in enumerate(whole.splitlines(), 1):
         table = _parse(line)
         if table is None:
             raise RunError(f"{path} line {number} is not a measurement; the file was changed or damaged")
         yield Row(**table)
+
+
+def pack(path: Path, target: Path) -> None:
+    """Write a journal's whole lines, compressed: the same bytes for the same journal."""
+    target.write_bytes(gzip.compress(path.read_bytes()[: _whole_length(path)], mtime=0))
+
+
+def _unpack(path: Path) -> bytes:
+    with gzip.open(path) as file:
+        try:
+            content = file.read(_MOST_UNPACKED + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise RunError(f"{path} is damaged: {error}") from None
+    if len(content) > _MOST_UNPACKED:
+        raise RunError(f"{path} holds more than {_MOST_UNPACKED >> 20} MiB")
+    return content
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -127,7 +127,7 @@ def read_spec(folder: Path, kind: str | None = None) -> dict[str, Any]:
         spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{folder} is not a run folder: it has no spec.json") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{folder / 'spec.json'} cannot be read: {error}") from None
     if not isinstance(spec, dict) or spec.get("schema") != SCHEMA:
         raise RunError(f"{folder / 'spec.json'} is not a spec of schema {SCHEMA}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -46,30 +47,56 @@ def repeat_command(results: Results) -> str:
 
 
 def _render(results: Results) -> str:
-    import jinja2
-
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     model, clips = results.spec["model"]["name"], playable_clips(results)
-    return templates.get_template("report.html.j2").render(
+    return render_page(
+        "report",
         results=results,
         spec=results.spec,
         colour=model_colour(model),
         charts=[charts.chart(panel, model) for panel in panels(results)],
         frame=charts,
         skipping=skipping(results) if results.audit["checked"] else None,
-        tables=[_table(results, threat) for threat in results.threats],
-        flags=[flag | {"meaning": meaning(flag["flag"])} for flag in results.flags],
+        tables=[number_table(results, threat) for threat in results.threats],
+        flags=explained(results),
         clips=clips,
-        clip_facts=[{name: clip[name] for name in _PLAYER_FACTS} for clip in clips],
+        clip_facts=player_facts(clips),
         command=repeat_command(results),
         environment=results.environment,
-        style=style,
-        script=script,
-        policy=_policy(style, script),
     )
+
+
+def render_page(name: str, **context: Any) -> str:
+    """Return the page of a template: one file whose style and script are those of the template and the shared parts.
+
+    Args:
+        name: of ``NAME.html.j2`` and, if there are any, ``NAME.css`` and ``NAME.js``.
+        **context: what the template shows; escaped.
+    """
+    import jinja2
+
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    style, script = (
+        "\n".join(file.read_text(encoding="utf-8") for file in _files(name, kind) if file.is_file())
+        for kind in ("css", "js")
+    )
+    page = templates.get_template(f"{name}.html.j2")
+    return page.render(style=style, script=script, policy=_policy(style, script), **context)
+
+
+def _files(name: str, kind: str) -> list[Path]:
+    return [_TEMPLATES / f"{part}.{kind}" for part in ("parts", name)]
+
+
+def explained(results: Results) -> list[dict[str, str]]:
+    """Return the flags of a run with their meaning."""
+    return [flag | {"meaning": meaning(flag["flag"])} for flag in results.flags]
+
+
+def player_facts(clips: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what the player in the page has to know of each clip."""
+    return [{name: clip[name] for name in _PLAYER_FACTS} for clip in clips]
 
 
 def _policy(style: str, script: str) -> str:
@@ -79,7 +106,8 @@ def _policy(style: str, script: str) -> str:
     return "; ".join([*rules, f"style-src 'sha256-{digests[0]}'", f"script-src 'sha256-{digests[1]}'"])
 
 
-def _table(results: Results, threat: str) -> dict[str, Any]:
+def number_table(results: Results, threat: str) -> dict[str, Any]:
+    """Return what the template's table of numbers needs: one line a budget, and what each attack broke."""
     table, broken = results.table(), results.broken_by(threat)
     lines = table[table.threat == threat].to_dict("records")
     for place, line in enumerate(lines):

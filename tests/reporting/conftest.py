@@ -4,40 +4,11 @@ import json
 import shutil
 
 import pytest
-import torch
-from torch import nn
+from noise import CLASSES, Noise, toy_model
 
 import robustvid as rv
-from robustvid.models.classifier import VideoClassifier
 
-CLASSES = ("a", "b", "c", "d")
-SPEC = rv.ClipSpec(4, 2, (8, 8))
 HOSTILE = "<script>alert('x')</script>&[red]"
-
-
-class Noise:
-    name, split, classes, digest = "noise", "test", CLASSES, "noise-v1"
-
-    def __init__(self, model):
-        self.model = model
-
-    def __len__(self):
-        return 16
-
-    def sample(self, index, clip):
-        generator = torch.Generator().manual_seed(index)
-        frames = torch.randint(0, 256, (clip.frames, *clip.size, 3), generator=generator, dtype=torch.uint8)
-        with torch.no_grad():
-            label = int(self.model(frames.permute(3, 0, 1, 2)[None] / 255).argmax())
-        return rv.Sample(f"s{index}", frames, label if index % 8 else (label + 1) % 4)
-
-
-def toy_model(name="toy", seed=0):
-    linear = nn.Linear(3 * 4 * 8 * 8, 4, bias=False)
-    with torch.no_grad():
-        linear.weight.normal_(std=0.02, generator=torch.Generator().manual_seed(seed))
-    card = rv.ModelCard(name, "linear", CLASSES, SPEC, (0.5,) * 3, (0.5,) * 3)
-    return VideoClassifier(nn.Sequential(nn.Flatten(), linear), card)
 
 
 @pytest.fixture(scope="session")

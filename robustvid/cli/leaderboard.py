@@ -1,0 +1,323 @@
+"""``robustvid leaderboard``: make entries of runs, doubt them, and build the page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from robustvid.cli.options import DEVICE, JSON, Decorator
+from robustvid.cli.progress import sweep_progress
+from robustvid.cli.runs import find_run
+
+_BOARDS: Decorator = click.option(
+    "--boards", type=click.Path(), help="Folder of all boards.  [default: those that come with robustvid]"
+)
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  robustvid attack --board motion10-linf --model my/checkpoint
+  robustvid leaderboard submit RUN --id my-model --by "My name"
+  robustvid leaderboard build --out index.html
+"""
+)
+def leaderboard() -> None:
+    """Enter runs to boards, check every number, and build the page."""
+
+
+@leaderboard.command(
+    "list",
+    epilog="""\b
+Example:
+  robustvid leaderboard list
+""",
+)
+@_BOARDS
+def list_boards_command(boards: str | None) -> None:
+    """List the boards, what they measure, and how many entries they have."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from robustvid.leaderboard.checking import entry_folders
+
+    table = Table("Board", "Headline", "Entries", "What it measures", box=None, pad_edge=False)
+    table.columns[0].no_wrap = True
+    for board in _load(boards):
+        cells = (board.name, board.headline.describe(), str(len(entry_folders(board))), board.title)
+        table.add_row(*map(Text, cells))
+    Console().print(table)
+
+
+@leaderboard.command(
+    epilog="""\b
+Examples:
+  robustvid attack --board motion10-linf --model my/checkpoint --out runs/mine
+  robustvid leaderboard submit runs/mine --id my-model --source my/checkpoint --by "My name" --training "PGD, 4/255"
+"""
+)
+@click.argument("run")
+@click.option("--board", help="Where to enter it.  [default: the board whose protocol the run follows]")
+@click.option("--id", "name", required=True, help="Name of the entry's folder: small letters, digits, dashes.")
+@click.option("--of", help="The entry whose model this run attacks in another way.")
+@click.option("--source", help="What --model loads.  [default: the name of the model]")
+@click.option("--title", default="", help="Name to show.")
+@click.option("--training", default="", help="How the model was trained, in a few words.")
+@click.option("--extra-data", default="", help="What it was trained on beside the board's data.")
+@click.option("--code-url", default="", help="https:// link.")
+@click.option("--weights-url", default="", help="https:// link.")
+@click.option("--license", "licence", default="", help="Of the weights.")
+@click.option("--paper-url", default="", help="https:// link.")
+@click.option("--bibtex", type=click.File(), help="A file.")
+@click.option("--by", default="", help="Who submits it.")
+@click.option("--out", type=click.Path(), help="A new folder.  [default: ./<id>]")
+@_BOARDS
+def submit(run: str, board: str | None, name: str, out: str | None, boards: str | None, **facts: Any) -> None:
+    """Make an entry of a run: the facts given here, its numbers, and the evidence.
+
+    RUN is a run folder, or its name inside ./runs. The entry is a folder that `add` puts on a board.
+    """
+    from robustvid.evaluation.results import Results
+    from robustvid.leaderboard.checking import check_entry
+    from robustvid.leaderboard.entries import write_entry
+
+    results = Results(find_run(run))
+    target = _fitting(results, board, boards, other_attacks=facts["of"] is not None)
+    facts["license"], bibtex = facts.pop("licence"), facts.pop("bibtex")
+    facts["source"] = facts["source"] or results.spec["model"]["name"]
+    facts["parameters"] = _parameters(facts["source"])
+    folder = Path(out) if out else Path(name)
+    folder = folder if folder.name == name else folder / name
+    entry = write_entry(results, target, folder, facts | {"bibtex": bibtex.read() if bibtex else ""})
+    _tell_faults({entry.id: check_entry(entry, target)})
+    headline = entry.facts["numbers"]["headline"]
+    click.echo(f"{entry.id}: {headline['correct']} of {entry.facts['numbers']['n']} stand at {headline['budget']}")
+    click.echo(f"Entry     {folder}, for the board {target.name}")
+    click.echo(f"Next      robustvid leaderboard add {folder}, and a pull request with leaderboards/{target.name}")
+
+
+@leaderboard.command(
+    epilog="""\b
+Example:
+  robustvid leaderboard add my-model --boards leaderboards
+"""
+)
+@click.argument("folder", type=click.Path(exists=True, file_okay=False))
+@_BOARDS
+def add(folder: str, boards: str | None) -> None:
+    """Put an entry on its board, if every check passes."""
+    import shutil
+
+    from robustvid.errors import LeaderboardError
+    from robustvid.leaderboard.boards import load_board
+    from robustvid.leaderboard.checking import check_board, check_entry
+    from robustvid.leaderboard.entries import read_entry
+
+    entry = read_entry(Path(folder).absolute())
+    board = load_board(entry.facts["board"], _root(boards))
+    _tell_faults({entry.id: check_entry(entry, board)})
+    target = board.folder / entry.id
+    if target.exists():
+        raise LeaderboardError(f"{board.name} has an entry {entry.id} already; take another --id, or remove {target}")
+    shutil.copytree(entry.folder, target)
+    faults = {name: found for name, found in check_board(board).items() if name == entry.id}
+    if faults:
+        shutil.rmtree(target)
+    _tell_faults(faults)
+    click.echo(f"{entry.id} is on {board.name}: {target}")
+
+
+@leaderboard.command(
+    epilog="""\b
+Examples:
+  robustvid leaderboard check
+  robustvid leaderboard check --boards leaderboards --board motion10-linf
+"""
+)
+@click.option("--board", help="Only this one.")
+@_BOARDS
+def check(board: str | None, boards: str | None) -> None:
+    """Compute every number again from its evidence; exit with 2 and the reasons where one does not follow."""
+    from robustvid.leaderboard.checking import check_board, entry_folders
+
+    found = {one.name: check_board(one) for one in _load(boards, board)}
+    _tell_faults({f"{name}/{entry}": faults for name, by in found.items() for entry, faults in by.items()})
+    for one in _load(boards, board):
+        click.echo(f"{one.name}: {len(entry_folders(one))} entries, every number follows from its evidence")
+
+
+@leaderboard.command(
+    epilog="""\b
+Examples:
+  robustvid leaderboard verify motion10-linf/conv3d-pgd
+  robustvid leaderboard verify motion10-linf/mine --model my/checkpoint --clips 100 --record --by "My name"
+"""
+)
+@click.argument("entry")
+@click.option("-m", "--model", help="What to attack.  [default: what the entry names, if robustvid ships it]")
+@click.option("--root", type=click.Path(), help="Folder of the dataset; motion10 needs none.")
+@click.option("-n", "--clips", type=click.IntRange(min=1), default=40, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the choice of clips and of the attacks.")
+@click.option("--record", is_flag=True, help='Note the outcome in the entry: "reproduced", or "flagged".')
+@click.option("--by", default="", help="Who verifies it, for --record.")
+@click.option("--out", type=click.Path(), help="Run folder.  [default: runs/verify-<board>-<entry>-<seed>]")
+@DEVICE
+@JSON
+@_BOARDS
+def verify(entry: str, boards: str | None, **options: Any) -> None:
+    """Attack some clips of an entry again from the weights; exit with 1 where the numbers disagree.
+
+    ENTRY is BOARD/ID. Other clips, other seeds: what is found has to lie in the 95 % interval of what is stated.
+    """
+    _verify(entry, boards, options)
+
+
+@leaderboard.command(
+    epilog="""\b
+Examples:
+  robustvid leaderboard build
+  robustvid leaderboard build --boards leaderboards --out site/index.html
+"""
+)
+@click.option("--out", type=click.Path(), default="index.html", show_default=True, help="The page.")
+@_BOARDS
+def build(out: str, boards: str | None) -> None:
+    """Write one offline HTML file with every board; entries that fail the check are left out, by name."""
+    from robustvid.leaderboard.page import write_page
+
+    path, left_out = write_page(_load(boards), Path(out))
+    for name, faults in left_out.items():
+        click.echo(f"left out: {name}: {faults[0]}", err=True)
+    click.echo(f"Page      {path}, {path.stat().st_size / 1e6:.1f} MB")
+
+
+@leaderboard.command(
+    epilog="""\b
+Example:
+  robustvid leaderboard serve --port 8000
+"""
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@_BOARDS
+def serve(port: int, boards: str | None) -> None:
+    """Build the page and show it on this machine alone, until Ctrl-C."""
+    import tempfile
+    from functools import partial
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+    from robustvid.leaderboard.page import write_page
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_page(_load(boards), Path(folder, "index.html"))
+        handler = partial(SimpleHTTPRequestHandler, directory=folder)
+        with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+            click.echo(f"Page      http://127.0.0.1:{server.server_port}/   Ctrl-C ends")
+            try:
+                server.serve_forever()
+            except KeyboardInterrupt:
+                click.echo()
+
+
+def _verify(name: str, boards: str | None, options: dict[str, Any]) -> None:
+    import robustvid as rv
+    from robustvid.errors import LeaderboardError
+    from robustvid.leaderboard.boards import load_board
+    from robustvid.leaderboard.checking import find_entry
+    from robustvid.leaderboard.entries import note_status
+    from robustvid.leaderboard.verifying import verify as attack_again
+    from robustvid.models import zoo
+
+    board_name, slash, entry_name = name.partition("/")
+    if not slash:
+        raise click.BadParameter(f"{name!r} is no BOARD/ID, such as motion10-linf/conv3d-pgd", param_hint="ENTRY")
+    board = load_board(board_name, _root(boards))
+    entry = find_entry(board, entry_name)
+    source = options["model"] or entry.facts["source"]
+    if options["model"] is None and source not in zoo():
+        raise LeaderboardError(
+            f"{entry.id} names {source!r}, which does not come with robustvid; what strangers name is not loaded "
+            "unasked: give --model"
+        )
+    out = options["out"] or f"runs/verify-{board.name}-{entry.id}-{options['seed']}"
+    with sweep_progress() as progress:
+        verdicts = attack_again(
+            entry,
+            board,
+            rv.load_model(source),
+            rv.load_data(board.data, root=options["root"], split=board.split),
+            Path(out),
+            clips=options["clips"],
+            seed=options["seed"],
+            device=options["device"],
+            progress=progress,
+        )
+    agrees = all(verdict.agrees for verdict in verdicts)
+    if options["as_json"]:
+        lines = [verdict._asdict() | {"agrees": verdict.agrees} for verdict in verdicts]
+        click.echo(json.dumps({"entry": name, "agrees": agrees, "budgets": lines, "run": out}))
+    else:
+        for verdict in verdicts:
+            click.echo(
+                f"{verdict.budget:<24} stated {verdict.stated:>3} of {verdict.n} [{verdict.lo:.1f}, {verdict.hi:.1f}]"
+                f"   found {verdict.found:>3}   {verdict.differing} clips differ"
+                f"{'' if verdict.agrees else '   DISAGREES'}"
+            )
+        click.echo(f"{name}: {'agrees' if agrees else 'does not agree'} with what was found on {verdicts[0].n} clips")
+    if options["record"]:
+        note = f"{verdicts[0].n} clips attacked again with seed {options['seed']}"
+        note_status(entry, "reproduced" if agrees else "flagged", options["by"], note)
+    click.get_current_context().exit(0 if agrees else 1)
+
+
+def _root(boards: str | None) -> Path | None:
+    from robustvid.errors import LeaderboardError
+    from robustvid.leaderboard.boards import list_boards
+
+    if boards is None:
+        return None
+    if not list_boards(Path(boards)):
+        raise LeaderboardError(f"{boards} holds no boards: no */board.toml in it")
+    return Path(boards)
+
+
+def _load(boards: str | None, name: str | None = None) -> list[Any]:
+    from robustvid.leaderboard.boards import list_boards, load_board
+
+    root = _root(boards)
+    return [load_board(one, root) for one in ([name] if name else list_boards(root))]
+
+
+def _fitting(results: Any, name: str | None, boards: str | None, *, other_attacks: bool) -> Any:
+    from robustvid.errors import LeaderboardError
+
+    candidates = _load(boards, name)
+    if name:
+        return candidates[0]
+    found = [board for board in candidates if not board.mismatches(results, other_attacks=other_attacks)]
+    if not found:
+        raise LeaderboardError(
+            f"{results.folder} follows the protocol of no board; --board NAME says how it differs from that one, "
+            "and robustvid attack --board NAME follows it"
+        )
+    return found[0]
+
+
+def _parameters(source: str) -> int:
+    import robustvid as rv
+
+    return sum(parameter.numel() for parameter in rv.load_model(source).parameters())
+
+
+def _tell_faults(faults: dict[str, list[str]]) -> None:
+    from robustvid.errors import LeaderboardError
+
+    lines = [f"{name}: {fault}" for name, found in faults.items() for fault in found]
+    if not lines:
+        return
+    for line in lines:
+        click.echo(line, err=True)
+    raise LeaderboardError(f"{len(lines)} fault{'s' if len(lines) > 1 else ''}, the first: {lines[0]}")

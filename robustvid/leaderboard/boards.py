@@ -1,0 +1,214 @@
+"""Boards: what is measured, on what, within which budgets, and which number is the headline."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from robustvid.budget import Budget
+from robustvid.errors import BudgetError, LeaderboardError
+from robustvid.evaluation.cards import load_battery
+from robustvid.evaluation.results import Results
+from robustvid.evaluation.threats import Threat, group_threats
+from robustvid.registry import check_name, shipped_folder
+
+PROTOCOL = "board.toml"
+
+
+@dataclass(frozen=True)
+class Board:
+    """A protocol. Runs are comparable where everything in it is the same.
+
+    Attributes:
+        name: of the board, and of its folder.
+        title: what it measures, in words.
+        version: rises when anything below changes.
+        data: name of the dataset.
+        split: part of it.
+        videos: how many videos the split has, 0 where that depends on what is still to be had.
+        digest: of the dataset's files, ``""`` where the dataset gives none.
+        clips: how many are measured, drawn by ``seed``.
+        seed: of every random draw.
+        battery: name and version.
+        keys: the attacks of the battery, by the hashes of their cards.
+        strategy: of the search for each clip's critical radius.
+        precision: of the model that attacks work on.
+        budgets: what perturbations may be.
+        headline: the budget whose robust accuracy orders the board.
+        clip: frames, stride and size of the clips; None where every model takes its own.
+        folder: where protocol and entries lie.
+    """
+
+    name: str
+    title: str
+    version: int
+    data: str
+    split: str
+    videos: int
+    digest: str
+    clips: int
+    seed: int
+    battery: str
+    keys: tuple[str, ...]
+    strategy: str
+    precision: str
+    budgets: tuple[Budget, ...]
+    headline: Budget
+    clip: Mapping[str, Any] | None
+    folder: Path
+
+    @property
+    def threat(self) -> Threat:
+        """Return the threat that the headline belongs to."""
+        return next(threat for threat in group_threats(self.budgets) if self.headline in threat.budgets)
+
+    def mismatches(self, results: Results, *, other_attacks: bool = False) -> list[str]:
+        """Return where a run's spec differs from the protocol, in words.
+
+        Args:
+            results: the run.
+            other_attacks: let the run attack in another way, as evaluations by others may.
+        """
+        spec, data, model = results.spec, results.spec["data"], results.spec["model"]
+        budgets = [budget for threat in results.plan.threats for budget in threat.budgets]
+        pairs = [
+            ("data", self.data, data["name"]),
+            ("split", self.split, data["split"]),
+            ("videos", self.videos, data["videos"] if self.videos else 0),
+            ("clips", self.clips, data["clips"]),
+            ("data digest", self.digest, data["digest"] or ""),
+            ("seed", self.seed, spec["seed"]),
+            ("budgets", sorted(_words(self.budgets)), sorted(_words(budgets))),
+            ("surrogate", None, results.surrogate),
+        ]
+        if self.clip is not None:
+            pairs.append(("clip", dict(self.clip), model["clip"]))
+        if not other_attacks:
+            keys = [attack["key"] for group in spec["attacks"] for attack in group]
+            pairs += [
+                ("battery", self.battery, spec["battery"]),
+                ("attacks", list(self.keys), keys),
+                ("strategy", self.strategy, spec["strategy"]),
+                ("precision", self.precision, spec.get("precision", "exact")),
+            ]
+        return [f"{what} is {found!r}, the board wants {wanted!r}" for what, wanted, found in pairs if wanted != found]
+
+
+def shipped_boards() -> Path:
+    """Return the folder of the boards that come with robustvid."""
+    return shipped_folder("leaderboards")
+
+
+def list_boards(root: Path | None = None) -> list[str]:
+    """Return the names of the boards in a folder; of those that come with robustvid when None."""
+    return sorted(path.parent.name for path in (root or shipped_boards()).glob(f"*/{PROTOCOL}"))
+
+
+def load_board(name: str, root: Path | None = None) -> Board:
+    """Return a board by name.
+
+    Args:
+        name: of its folder.
+        root: the folder of all boards; that which comes with robustvid when None.
+
+    Raises:
+        UnknownNameError: there is no such board.
+        LeaderboardError: its protocol cannot be read.
+        CardError: the battery cannot be loaded.
+    """
+    root = root or shipped_boards()
+    check_name("board", name, list_boards(root))
+    path = root / name / PROTOCOL
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LeaderboardError(f"{path} cannot be read: {error}") from None
+    if faults := _faults(table):
+        raise LeaderboardError(f"{path}: {'; '.join(faults)}")
+    try:
+        budgets = tuple(map(Budget.parse, table["budgets"]))
+        headline = Budget.parse(table["headline"])
+    except BudgetError as error:
+        raise LeaderboardError(f"{path}: {error}") from None
+    if headline not in budgets:
+        raise LeaderboardError(f"{path}: the headline {table['headline']!r} is none of the budgets")
+    rest = {key: value for key, value in table.items() if key not in {"budgets", "headline", "keys", "clip"}}
+    return Board(
+        name=name,
+        budgets=budgets,
+        headline=headline,
+        keys=tuple(table["keys"]),
+        clip=table.get("clip"),
+        folder=path.parent,
+        **rest,
+    )
+
+
+def changed_attacks(board: Board) -> list[str]:
+    """Return which cards of the battery are no longer those of the protocol.
+
+    Raises:
+        CardError: the battery cannot be loaded.
+    """
+    battery = load_battery(board.battery.partition("@")[0])
+    now = {attack.key: attack.name for attack in battery.attacks}
+    faults = [f"the card {name} is not the one of the protocol" for key, name in now.items() if key not in board.keys]
+    found = f"{battery.name}@{battery.version}"
+    if found != board.battery:
+        faults.append(f"the battery is {found}, the protocol names {board.battery}")
+    if not faults and tuple(now) != board.keys:
+        faults.append("the battery's attacks are not those of the protocol, in their order")
+    return faults
+
+
+def _words(budgets: Iterable[Budget]) -> list[str]:
+    return [budget.describe() for budget in budgets]
+
+
+_Check = Callable[[Any], bool]
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+_FIELDS: dict[str, tuple[_Check, str]] = {
+    "title": (_is_text, "text"),
+    "version": (_is_count, "a whole number"),
+    "data": (_is_text, "the name of a dataset"),
+    "split": (_is_text, "text"),
+    "videos": (_is_count, "a whole number"),
+    "digest": (lambda value: isinstance(value, str), "text"),
+    "clips": (_is_count, "a whole number"),
+    "seed": (_is_count, "a whole number"),
+    "battery": (_is_text, "name@version"),
+    "keys": (_is_texts, "the keys of the battery's attacks"),
+    "strategy": (_is_text, "bisect or every"),
+    "precision": (_is_text, "fast or exact"),
+    "budgets": (_is_texts, 'budgets in words, ["linf frame 4/255"]'),
+    "headline": (_is_text, "one of the budgets"),
+}
+
+
+def _faults(table: Mapping[str, Any]) -> list[str]:
+    faults = [f"{name!r} is missing" for name in _FIELDS if name not in table]
+    faults += [f"unknown field {name!r}" for name in table if name not in {*_FIELDS, "clip"}]
+    faults += [
+        f"{name} is {table[name]!r}, wanted {wanted}"
+        for name, (check, wanted) in _FIELDS.items()
+        if name in table and not check(table[name])
+    ]
+    if not isinstance(table.get("clip", {}), dict):
+        faults.append("clip is no table of frames, stride and size")
+    return faults

@@ -1,0 +1,149 @@
+"""Checks: every number of a board is computed again from its evidence, and every doubt is named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from robustvid.errors import LeaderboardError, RobustvidError
+from robustvid.evaluation.spec import model_facts
+from robustvid.leaderboard.boards import Board, changed_attacks
+from robustvid.leaderboard.entries import ENTRY, Entry, digests, read_entry, texts_too_long
+from robustvid.leaderboard.numbers import compute_numbers, differences, implausible
+
+_MOST_FAULTS = 10
+
+
+def entry_folders(board: Board) -> list[Path]:
+    """Return the folders of a board's entries, by name."""
+    return sorted(path for path in board.folder.iterdir() if path.is_dir())
+
+
+def check_board(board: Board) -> dict[str, list[str]]:
+    """Return what is wrong, by entry, ``"board"`` for the board itself; nothing where all is well.
+
+    Args:
+        board: its protocol, its entries and their evidence are read.
+    """
+    faults = {"board": changed_attacks(board)}
+    sound: list[Entry] = []
+    for folder in entry_folders(board):
+        try:
+            entry = read_entry(folder)
+            faults[folder.name] = check_entry(entry, board)
+        except RobustvidError as error:
+            faults[folder.name] = [str(error)]
+        else:
+            if not faults[folder.name]:
+                sound.append(entry)
+    for entry in sound:
+        faults[entry.id] += _beside_others(entry, sound, board)
+    return {name: found for name, found in faults.items() if found}
+
+
+def check_entry(entry: Entry, board: Board) -> list[str]:
+    """Return what is wrong with one entry, taken alone."""
+    facts = entry.facts
+    faults = _evidence_faults(entry) or texts_too_long(entry.folder)
+    if facts["board"] != board.name or facts["protocol"] != board.version:
+        faults.append(
+            f"it was made for {facts['board']}, version {facts['protocol']}; this is {board.name}, "
+            f"version {board.version}"
+        )
+    if faults:  # what the files say means nothing where they are not the files
+        return faults
+    try:
+        results = entry.results
+        faults = board.mismatches(results, other_attacks=entry.of is not None)
+        if not results.complete:
+            faults.append("the run is not complete")
+        if facts["weights_sha256"] != results.spec["model"]["weights"]:
+            faults.append("weights_sha256 is not that of the run")
+        faults += implausible(results)[:_MOST_FAULTS]
+        _ = entry.clips
+        if not faults:
+            faults += differences(facts["numbers"], compute_numbers(results, board))[:_MOST_FAULTS]
+            faults += _model_faults(entry)
+    except RobustvidError as error:
+        faults.append(str(error))
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+        faults.append(f"the evidence is damaged: {error!r}")
+    return faults
+
+
+def _evidence_faults(entry: Entry) -> list[str]:
+    stated, found = entry.facts["evidence"], digests(entry.folder)
+    known = {*found, ENTRY}
+    faults = [
+        f"{path.name} is no file of evidence"
+        for path in sorted(entry.folder.iterdir())
+        if path.name not in known or path.is_symlink() or not path.is_file()
+    ]
+    faults += [f"{name} is missing" for name in stated if name not in found]
+    faults += [f"{name} is not listed" for name in found if name not in stated]
+    return faults + [
+        f"{name} was changed: its SHA-256 is {found[name]}, not {stated[name]}"
+        for name in stated
+        if name in found and found[name] != stated[name]
+    ]
+
+
+def _model_faults(entry: Entry) -> list[str]:
+    """Hold the model that comes with robustvid, if it is one, to what was measured.
+
+    The network's digest is left out: it is of the source file, which may change without changing an answer;
+    ``verify`` attacks the model as it now is.
+    """
+    from robustvid.models import load_model, zoo
+
+    if entry.facts["source"] not in zoo():
+        return []
+    try:
+        model = load_model(entry.facts["source"])
+    except RobustvidError as error:
+        return [f"its model cannot be loaded: {error}"]
+    now, then = (
+        {k: v for k, v in facts.items() if k != "network"}
+        for facts in (model_facts(model), entry.results.spec["model"])
+    )
+    faults = [f"model {one}" for one in differences(then, now)]
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if parameters != entry.facts["parameters"]:
+        faults.append(f"parameters is {entry.facts['parameters']}, the model has {parameters}")
+    return faults
+
+
+def _beside_others(entry: Entry, others: Sequence[Entry], board: Board) -> list[str]:
+    faults = []
+    first = next(other for other in others if other.results.spec["model"]["clip"] == _clip(entry))
+    if _clips_seen(entry, board) != _clips_seen(first, board):
+        faults.append(f"it was measured on other clips than {first.id}")
+    if entry.of is not None:
+        target = next((other for other in others if other.id == entry.of), None)
+        if target is None:
+            faults.append(f"it evaluates {entry.of} again, which is no sound entry of this board")
+        elif target.facts["weights_sha256"] != entry.facts["weights_sha256"]:
+            faults.append(f"it evaluates {entry.of} again, with other weights")
+    return faults
+
+
+def _clip(entry: Entry) -> Any:
+    return entry.results.spec["model"]["clip"]
+
+
+def _clips_seen(entry: Entry, board: Board) -> set[tuple[str, str]]:
+    verdicts = entry.results.verdicts(board.threat.name)
+    return set(zip(verdicts["sample"], verdicts["digest"], strict=True))
+
+
+def find_entry(board: Board, name: str) -> Entry:
+    """Return an entry of a board by id.
+
+    Raises:
+        LeaderboardError: there is none of this name.
+    """
+    known = [folder.name for folder in entry_folders(board)]
+    if name not in known:
+        raise LeaderboardError(f"no entry {name!r} on {board.name}. There are: {', '.join(known) or 'none yet'}.")
+    return read_entry(board.folder / name)

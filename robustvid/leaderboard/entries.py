@@ -1,0 +1,357 @@
+"""Entries: a model on a board, as a folder of facts, numbers and the evidence that they follow from.
+
+The folder is also a run folder: ``robustvid report`` reads it. Nothing in it is trusted: texts have a length, names
+stay inside the folder, links are https, and what is shown as a picture is one.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import hashlib
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from robustvid.errors import LeaderboardError
+from robustvid.evaluation.journal import PACKED, pack
+from robustvid.evaluation.results import AUDIT, LEFT_OUT, Results
+from robustvid.evaluation.spec import write_json
+from robustvid.leaderboard.boards import Board
+from robustvid.leaderboard.numbers import compute_numbers
+from robustvid.reporting.sprites import playable_clips
+
+ENTRY, CLIPS, SCHEMA = "entry.json", "clips.json", "robustvid.entry/1"
+STATUSES = ("self-reported", "reproduced", "verified", "flagged")
+PLAIN = ("spec.json", "environment.json", "model_flags.json", "path.json", LEFT_OUT)
+JOURNALS = ("rows.jsonl", AUDIT)
+EVIDENCE = (*PLAIN, *(name + PACKED for name in JOURNALS), CLIPS)
+CLIPS_OF_A_THREAT = 2
+_MOST_JSON = 8 << 20
+_LONGEST_TEXT = 2000
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_PICTURE = "data:image/webp;base64,"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One folder of a board.
+
+    Attributes:
+        folder: where it lies; its name is the entry's id.
+        facts: what ``entry.json`` says, checked field by field.
+    """
+
+    folder: Path
+    facts: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        """Return the name of the folder."""
+        return self.folder.name
+
+    @property
+    def of(self) -> str | None:
+        """Return the entry whose model this evaluates again; None where it stands for itself."""
+        of: str | None = self.facts["of"]
+        return of
+
+    @property
+    def status(self) -> str:
+        """Return the last word of the history; ``"flagged"`` wherever a flag was raised."""
+        if self.facts["numbers"]["flags"]:
+            return "flagged"
+        return str(self.facts["history"][-1]["status"])
+
+    @cached_property
+    def results(self) -> Results:
+        """Return the run that the numbers follow from.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        return Results(self.folder)
+
+    @cached_property
+    def clips(self) -> list[dict[str, Any]]:
+        """Return the clips to show.
+
+        Raises:
+            LeaderboardError: a field is not what the page may show.
+        """
+        path = self.folder / CLIPS
+        clips = _read_json(path) if path.is_file() else []
+        faults = _clip_faults(clips)
+        if faults:
+            raise LeaderboardError(f"{path}: {'; '.join(faults[:3])}")
+        return list(clips)
+
+
+def read_entry(folder: Path) -> Entry:
+    """Return the entry of a folder.
+
+    Raises:
+        LeaderboardError: it has none, or a field is missing, unknown or malformed; all faults are named at once.
+    """
+    facts = _read_json(folder / ENTRY)
+    faults = entry_faults(facts)
+    if not _NAME.fullmatch(folder.name):
+        faults.append(
+            f"the folder is called {folder.name!r}; wanted small letters, digits, dots and dashes, at most 64"
+        )
+    elif isinstance(facts, dict) and facts.get("id") != folder.name:
+        faults.append(f"id is {_short(facts.get('id'))}, the folder is called {folder.name!r}")
+    if faults:
+        raise LeaderboardError(f"{folder / ENTRY}: {'; '.join(faults)}")
+    return Entry(folder, facts)
+
+
+def write_entry(results: Results, board: Board, folder: Path, facts: Mapping[str, Any]) -> Entry:
+    """Make an entry of a run.
+
+    Args:
+        results: the run; it has to be complete and to follow the board's protocol.
+        board: what it is entered to.
+        folder: where to write it; a new or empty folder whose name becomes the id.
+        facts: ``of``, ``source``, ``parameters``, ``title``, ``training``, ``extra_data``, ``code_url``,
+            ``weights_url``, ``license``, ``paper_url``, ``bibtex``, ``by``; what is left out is empty.
+
+    Raises:
+        LeaderboardError: the run is not complete or follows another protocol, or a fact is not what an entry may hold.
+    """
+    faults = board.mismatches(results, other_attacks=facts.get("of") is not None)
+    if not results.complete:
+        faults.append(f"the run is not complete: {results.n} clips looked at; the same command again goes on")
+    if faults:
+        raise LeaderboardError(f"{results.folder} cannot be entered to {board.name}: {'; '.join(faults)}")
+    today = dt.datetime.now(dt.UTC).date().isoformat()
+    entry = _EMPTY | {
+        "schema": SCHEMA,
+        "id": folder.name,
+        "board": board.name,
+        "protocol": board.version,
+        "weights_sha256": results.spec["model"]["weights"],
+        "date": today,
+        "history": [{"date": today, "status": "self-reported", "by": str(facts.get("by", "")), "note": ""}],
+        "numbers": json.loads(json.dumps(compute_numbers(results, board))),
+        **facts,
+    }
+    if faults := entry_faults(entry | {"evidence": {}}):
+        raise LeaderboardError(f"this cannot be an entry: {'; '.join(faults)}")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise LeaderboardError(f"{folder} is not empty; give another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in PLAIN:
+        if (results.folder / name).is_file():
+            shutil.copyfile(results.folder / name, folder / name)
+    for name in JOURNALS:
+        if (results.folder / name).is_file():
+            pack(results.folder / name, folder / (name + PACKED))
+    write_json(folder / CLIPS, _chosen(playable_clips(results)))
+    write_json(folder / ENTRY, entry | {"evidence": digests(folder)})
+    return read_entry(folder)
+
+
+def texts_too_long(folder: Path) -> list[str]:
+    """Return which files of evidence are larger, or hold longer texts, than any run writes."""
+    faults = [
+        f"{name} is larger than {_MOST_JSON >> 20} MiB"
+        for name in EVIDENCE
+        if (folder / name).is_file() and (folder / name).stat().st_size > _MOST_JSON
+    ]
+    return faults or [
+        f"{name} holds a text of {length:,} characters"
+        for name in PLAIN
+        if (folder / name).is_file() and (length := _longest(_read_json(folder / name))) > _LONGEST_TEXT
+    ]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file of evidence in a folder."""
+    names = [name for name in EVIDENCE if (folder / name).is_file()]
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+
+
+def note_status(entry: Entry, status: str, by: str, note: str) -> Entry:
+    """Add a line to an entry's history, and return the entry as it now is.
+
+    Raises:
+        LeaderboardError: the line is not what an entry may hold.
+    """
+    today = dt.datetime.now(dt.UTC).date().isoformat()
+    line = {"date": today, "status": status, "by": by, "note": note}
+    facts = entry.facts | {"history": [*entry.facts["history"], line]}
+    if faults := entry_faults(facts):
+        raise LeaderboardError(f"{entry.folder / ENTRY}: {'; '.join(faults)}")
+    write_json(entry.folder / ENTRY, facts)
+    return read_entry(entry.folder)
+
+
+def entry_faults(facts: Any) -> list[str]:
+    """Return what is wrong with the fields of an entry, one by one."""
+    if not isinstance(facts, dict):
+        return [f"it holds {type(facts).__name__}, wanted an object"]
+    faults = [f"{name!r} is missing" for name in _FIELDS if name not in facts]
+    faults += [f"unknown field {_short(name)}" for name in facts if name not in _FIELDS]
+    return faults + [
+        f"{name} is {_short(facts[name])}, wanted {wanted}"
+        for name, (check, wanted) in _FIELDS.items()
+        if name in facts and not check(facts[name])
+    ]
+
+
+def _chosen(clips: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return for each threat the first clip that fell and the first that stands."""
+    chosen: dict[tuple[str, bool], dict[str, Any]] = {}
+    for clip in clips:
+        chosen.setdefault((clip["threat"], clip["broken"]), clip)
+    return list(chosen.values())
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        if path.is_symlink() or path.stat().st_size > _MOST_JSON:
+            raise LeaderboardError(f"{path} is a link or larger than {_MOST_JSON >> 20} MiB")
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except FileNotFoundError:
+        raise LeaderboardError(f"{path.parent} is no entry: it has no {path.name}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise LeaderboardError(f"{path} cannot be read: {error}") from None
+
+
+def _longest(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return max(map(_longest, parts), default=0)
+
+
+def _refuse_constant(text: str) -> Any:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _text(most: int, least: int = 0) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and least <= len(value) <= most and "\x00" not in value
+
+
+def _link(value: Any) -> bool:
+    return value == "" or (isinstance(value, str) and re.fullmatch(r"https://[^\s\"'<>\\]{3,300}", value) is not None)
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _digest(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def _date(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"20\d\d-\d\d-\d\d", value) is not None
+
+
+def _history(value: Any) -> bool:
+    keys = {"date", "status", "by", "note"}
+    return (
+        isinstance(value, list)
+        and 0 < len(value) <= 100
+        and all(isinstance(line, dict) and line.keys() == keys for line in value)
+        and all(_date(line["date"]) and line["status"] in STATUSES for line in value)
+        and all(_text(200)(line["by"]) and _text(1000)(line["note"]) for line in value)
+    )
+
+
+def _evidence(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() <= set(EVIDENCE) and all(map(_digest, value.values()))
+
+
+def _numbers(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("flags"), list):
+        return False
+    return all(isinstance(flag, dict) and _text(100)(flag.get("flag")) for flag in value["flags"])
+
+
+_TEXT = (_text(200), "text of at most 200 characters")
+_LINK = (_link, "a link that begins with https://, or nothing")
+_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "schema": (lambda value: value == SCHEMA, SCHEMA),
+    "id": (lambda value: isinstance(value, str) and _NAME.fullmatch(value) is not None, "the name of the folder"),
+    "board": (_text(100, 1), "the name of a board"),
+    "protocol": (_count, "the version of the board's protocol"),
+    "of": (
+        lambda value: value is None or (isinstance(value, str) and _NAME.fullmatch(value) is not None),
+        "the id of the entry that this evaluates again, or null",
+    ),
+    "title": _TEXT,
+    "source": _TEXT,
+    "parameters": (_count, "a whole number"),
+    "training": _TEXT,
+    "extra_data": _TEXT,
+    "code_url": _LINK,
+    "weights_url": _LINK,
+    "weights_sha256": (_digest, "64 hexadecimal digits"),
+    "license": _TEXT,
+    "paper_url": _LINK,
+    "bibtex": (_text(5000), "text of at most 5,000 characters"),
+    "by": _TEXT,
+    "date": (_date, "a date, 2026-11-26"),
+    "history": (_history, f"lines of date, status ({', '.join(STATUSES)}), by and note"),
+    "numbers": (_numbers, "the numbers of the run"),
+    "evidence": (_evidence, f"the SHA-256 of {', '.join(EVIDENCE)}"),
+}
+_EMPTY: dict[str, Any] = {"of": None, "parameters": 0} | dict.fromkeys(
+    ("title", "source", "training", "extra_data", "code_url", "weights_url", "license", "paper_url", "bibtex", "by"), ""
+)
+
+
+def _is_picture(value: Any) -> bool:
+    if not isinstance(value, str) or not value.startswith(_PICTURE):
+        return False
+    try:
+        content = base64.b64decode(value.removeprefix(_PICTURE), validate=True)
+    except ValueError:
+        return False
+    return content[:4] == b"RIFF" and content[8:12] == b"WEBP"
+
+
+_CLIP_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "clean": _is_picture,
+    "adversarial": _is_picture,
+    **dict.fromkeys(("frames", "step", "columns", "height", "width", "amplify"), _count),
+    "rms": lambda value: isinstance(value, list) and all(map(_number, value)),
+    "peaks": lambda value: isinstance(value, list) and all(map(_count, value)),
+    **dict.fromkeys(("sample", "threat", "attack", "budget", "label", "before", "after"), _text(300)),
+    "broken": lambda value: isinstance(value, bool),
+    "margin": _number,
+}
+
+
+def _clip_faults(clips: Any) -> list[str]:
+    if not isinstance(clips, list) or not all(isinstance(clip, dict) for clip in clips):
+        return ["it is no list of clips"]
+    faults = [
+        f"clip {place}: {name} is {_short(clip.get(name))}"
+        for place, clip in enumerate(clips)
+        for name, check in _CLIP_FIELDS.items()
+        if not check(clip.get(name))
+    ]
+    return faults + [
+        f"clip {place}: unknown or too many frames"
+        for place, clip in enumerate(clips)
+        if not faults and (clip.keys() != _CLIP_FIELDS.keys() or len(clip["rms"]) != clip["frames"] != 0)
+    ]

@@ -1,0 +1,282 @@
+"""Every number follows from its evidence, and what does not is named."""
+
+import gzip
+import json
+import shutil
+
+import pytest
+from noise import protocol
+
+import robustvid as rv
+from robustvid.errors import LeaderboardError
+from robustvid.leaderboard.boards import list_boards, load_board
+from robustvid.leaderboard.checking import check_board, check_entry, find_entry
+from robustvid.leaderboard.entries import digests, read_entry, write_entry
+
+
+def rewrite(path, change):
+    """Change a JSON file in place."""
+    facts = json.loads(path.read_text())
+    change(facts)
+    path.write_text(json.dumps(facts))
+
+
+def reseal(folder):
+    """Let the entry state the digests that its files now have, as a forger would."""
+    rewrite(folder / "entry.json", lambda facts: facts.update(evidence=digests(folder)))
+
+
+def change_rows(folder, change):
+    path = folder / "rows.jsonl.gz"
+    rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+    change(rows)
+    path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode(), mtime=0))
+    reseal(folder)
+
+
+def test_what_was_entered_is_sound(board):
+    assert check_board(board) == {}
+
+
+def test_numbers_are_those_of_the_run(board, runs):
+    numbers = find_entry(board, "toy").facts["numbers"]
+    results = runs["toy"]
+    assert [cell["correct"] for cell in numbers["threats"][0]["budgets"]] == list(results.curve().correct)[1:]
+    assert (numbers["n"], numbers["clean"]) == (16, results.clean["correct"])
+    assert sum(line["n"] for line in numbers["classes"]) == 16
+    assert sum(line["robust"] for line in numbers["classes"]) == numbers["headline"]["correct"]
+    assert numbers["cost"] == results.cost
+
+
+def test_an_entry_is_a_run_folder(board, runs):
+    assert rv.Results(board.folder / "toy").curve().equals(runs["toy"].curve())
+
+
+@pytest.mark.parametrize("name", ["spec.json", "rows.jsonl.gz", "audit.jsonl.gz", "environment.json", "clips.json"])
+def test_one_changed_byte_of_evidence_is_found(board, name):
+    path = board.folder / "toy" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    (fault,) = check_board(board)["toy"]
+    assert fault.startswith(f"{name} was changed: its SHA-256 is ")
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda numbers: numbers.update(clean=16), "clean says 16, the evidence gives"),
+        (lambda numbers: numbers["headline"].update(correct=16), "headline.correct says 16, the evidence gives"),
+        (
+            lambda numbers: numbers["threats"][0]["budgets"][1].update(correct=15),
+            "threats[0].budgets[1].correct says 15",
+        ),
+        (lambda numbers: numbers["cost"].update(forwards=1), "cost.forwards says 1, the evidence gives"),
+        (lambda numbers: numbers.update(more=1), "more says 1, the evidence gives None"),
+        (lambda numbers: numbers["classes"].pop(), "classes says [{"),
+    ],
+)
+def test_one_changed_number_is_found(board, change, fault):
+    rewrite(board.folder / "toy" / "entry.json", lambda facts: change(facts["numbers"]))
+    (found,) = check_board(board)["toy"]
+    assert found.startswith(fault)
+
+
+def fall(rows):
+    next(row for row in rows if row["attack"] != "clean" and not row["robust"])["robust"] = True
+
+
+def stand(rows):
+    next(row for row in rows if row["attack"] != "clean" and not row["robust"]).update(margin=1.0)
+
+
+def outside(rows):
+    next(row for row in rows if row["attack"] != "clean").update(size=1.5)
+
+
+def negative(rows):
+    rows[0]["forwards"] = -5.0
+
+
+def nameless(rows):
+    rows[0]["label"] = 99
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (fall, "yet robust is True"),
+        (stand, "yet robust is False"),
+        (outside, "1.5 times the size of the budget"),
+        (negative, "a negative count or size"),
+        (nameless, "a class that is none of the 4"),
+        (lambda rows: rows.pop(), "the run is not complete"),
+        (lambda rows: rows[3].update(digest="0" * 16), "measured on other clips than"),
+    ],
+)
+def test_a_forged_journal_contradicts_itself(board, change, fault):
+    change_rows(board.folder / "toy", change)
+    assert any(fault in one for faults in check_board(board).values() for one in faults)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "fault"),
+    [
+        ("seed", 1, "seed is 0, the board wants 1"),
+        ("clips", 8, "clips is 16, the board wants 8"),
+        ("digest", "other", "data digest is 'noise-v1', the board wants 'other'"),
+        ("strategy", "every", "strategy is 'bisect', the board wants 'every'"),
+        ("budgets", ["linf frame 2/255"], "budgets is ["),
+    ],
+)
+def test_another_protocol_is_found(root, runs, field, value, fault):
+    (root / "noise-linf" / "board.toml").write_text(protocol(runs["toy"].spec, **{field: value}))
+    board = load_board("noise-linf", root)
+    assert any(one.startswith(fault) for one in check_board(board)["toy"])
+    with pytest.raises(LeaderboardError, match="cannot be entered to noise-linf"):
+        write_entry(runs["toy"], board, root / "new", {})
+
+
+def test_a_changed_card_is_found(root, runs):
+    keys = [attack["key"] for group in runs["toy"].spec["attacks"] for attack in group]
+    (root / "noise-linf" / "board.toml").write_text(protocol(runs["toy"].spec, keys=["0" * 16, *keys[1:]]))
+    faults = check_board(load_board("noise-linf", root))
+    assert faults["board"] == ["the card fgsm is not the one of the protocol"]
+    assert faults["toy"][0].startswith("attacks is [")
+
+
+def test_a_model_that_comes_with_robustvid_has_to_be_the_one_measured(board):
+    rewrite(board.folder / "toy" / "entry.json", lambda facts: facts.update(source="frame_pool"))
+    faults = check_board(board)["toy"]
+    assert any(fault.startswith("model weights says") for fault in faults)
+    assert any(fault.startswith("parameters is 3072, the model has") for fault in faults)
+
+
+def test_files_that_are_no_evidence_are_found(board, tmp_path):
+    (board.folder / "toy" / "run.py").write_text("")
+    (board.folder / "toy-b" / "path.json").unlink()
+    (tmp_path / "elsewhere").write_text("{}")
+    (board.folder / "toy-b" / "path.json").symlink_to(tmp_path / "elsewhere")
+    faults = check_board(board)
+    assert faults["toy"] == ["run.py is no file of evidence"]
+    assert "path.json is no file of evidence" in faults["toy-b"]
+
+
+def test_an_incomplete_run_cannot_be_entered(board, runs, tmp_path):
+    shutil.copytree(runs["toy"].folder, tmp_path / "half")
+    rows = (tmp_path / "half" / "rows.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "half" / "rows.jsonl").write_text("".join(rows[: len(rows) // 2]))
+    with pytest.raises(LeaderboardError, match="the run is not complete"):
+        write_entry(rv.Results(tmp_path / "half"), board, tmp_path / "toy-half", {})
+    assert not (tmp_path / "toy-half").exists()
+
+
+def test_an_evaluation_by_others_belongs_to_an_entry(board, runs):
+    write_entry(runs["toy"], board, board.folder / "again", {"of": "toy"})
+    write_entry(runs["toy"], board, board.folder / "other", {"of": "toy-b"})
+    write_entry(runs["toy"], board, board.folder / "none", {"of": "nobody"})
+    faults = check_board(board)
+    assert faults.keys() == {"other", "none"}
+    assert faults["other"] == ["it evaluates toy-b again, with other weights"]
+    assert faults["none"] == ["it evaluates nobody again, which is no sound entry of this board"]
+
+
+HOSTILE = {
+    "nan": lambda facts: facts["numbers"].update(clean=float("nan")),
+    "negative": lambda facts: facts.update(parameters=-1),
+    "bool for a count": lambda facts: facts.update(parameters=True),
+    "10 MB": lambda facts: facts.update(title="x" * 10_000_000),
+    "long": lambda facts: facts.update(by="x" * 300),
+    "script link": lambda facts: facts.update(code_url="javascript:alert(1)"),
+    "plain link": lambda facts: facts.update(paper_url="http://example.org"),
+    "quoted link": lambda facts: facts.update(code_url='https://a.b/"><script>alert(1)</script>'),
+    "other id": lambda facts: facts.update(id="../../toy"),
+    "climbing of": lambda facts: facts.update(of="../toy-b"),
+    "status": lambda facts: facts["history"][0].update(status="perfect"),
+    "evidence outside": lambda facts: facts["evidence"].update({"../../board.toml": "0" * 64}),
+    "digest": lambda facts: facts.update(weights_sha256="0" * 63),
+    "unknown field": lambda facts: facts.update(rank=1),
+    "flags": lambda facts: facts["numbers"].update(flags="none"),
+    "no history": lambda facts: facts.update(history=[]),
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_fields_are_refused(board, change):
+    rewrite(board.folder / "toy" / "entry.json", change)
+    with pytest.raises(LeaderboardError):
+        read_entry(board.folder / "toy")
+    (fault,) = check_board(board)["toy"]
+    assert len(fault) < 1000
+
+
+@pytest.mark.parametrize("content", ["", "[]", "nul", "[" * 100_000, '{"schema": 1}'], ids=len)
+def test_what_is_no_entry_is_refused(board, content):
+    (board.folder / "toy" / "entry.json").write_text(content)
+    assert check_board(board).keys() == {"toy"}
+
+
+SPECS = {
+    "10 MB": lambda spec: spec["model"].update(name="x" * 10_000_000),
+    "long": lambda spec: spec["model"].update(arch="x" * 5000),
+    "no model": lambda spec: spec.pop("model"),
+    "no data": lambda spec: spec.pop("data"),
+    "list": lambda spec: spec.update(data=[]),
+    "no keys": lambda spec: [attack.pop("key") for group in spec["attacks"] for attack in group],
+    "no clip": lambda spec: spec["model"].pop("clip"),
+    "no classes": lambda spec: spec["model"].update(classes=[]),
+    "surrogate": lambda spec: spec.update(surrogate={"name": "another"}),
+}
+
+
+@pytest.mark.parametrize("change", SPECS.values(), ids=SPECS.keys())
+def test_a_hostile_spec_is_refused(board, change):
+    folder = board.folder / "toy"
+    rewrite(folder / "spec.json", change)
+    reseal(folder)
+    assert check_board(board)["toy"]
+
+
+CLIPS = {
+    "script": lambda clips: clips[0].update(clean="javascript:alert(1)"),
+    "svg": lambda clips: clips[0].update(clean="data:image/svg+xml;base64,PHN2Zy8+"),
+    "no picture": lambda clips: clips[0].update(adversarial="data:image/webp;base64,AAAA"),
+    "frames": lambda clips: clips[0].update(frames=-1),
+    "rms": lambda clips: clips[0].update(rms=["a"]),
+    "fewer": lambda clips: clips[0].update(rms=[0.5]),
+    "more": lambda clips: clips[0].update(extra=1),
+}
+
+
+@pytest.mark.parametrize("change", CLIPS.values(), ids=CLIPS.keys())
+def test_hostile_clips_are_refused(board, change):
+    folder = board.folder / "toy"
+    rewrite(folder / "clips.json", change)
+    reseal(folder)
+    assert check_board(board)["toy"]
+
+
+def test_a_bomb_is_refused(board, monkeypatch):
+    folder = board.folder / "toy"
+    monkeypatch.setattr("robustvid.evaluation.journal._MOST_UNPACKED", 1 << 20)
+    (folder / "rows.jsonl.gz").write_bytes(gzip.compress(b"\0" * (1 << 22)))
+    reseal(folder)
+    (fault,) = check_board(board)["toy"]
+    assert "holds more than 1 MiB" in fault
+
+
+def test_a_folder_with_another_name_is_refused(board):
+    (board.folder / "toy").rename(board.folder / "Toy <b>")
+    assert "wanted small letters" in check_board(board)["Toy <b>"][0]
+
+
+@pytest.mark.parametrize("name", list_boards())
+def test_shipped_boards_are_sound(name):
+    board = load_board(name)
+    assert check_board(board) == {}
+
+
+def test_alone_and_beside_others_agree(board):
+    assert check_entry(find_entry(board, "toy"), board) == []
+    with pytest.raises(LeaderboardError, match=r"no entry 'nobody' on noise-linf. There are: toy, toy-b, toy-c"):
+        find_entry(board, "nobody")
