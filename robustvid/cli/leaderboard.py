@@ -83,10 +83,12 @@ def submit(run: str, board: str | None, name: str, out: str | None, boards: str 
     """
     from robustvid.evaluation.results import Results
     from robustvid.leaderboard.checking import check_entry
-    from robustvid.leaderboard.entries import write_entry
+    from robustvid.leaderboard.entries import check_run, write_entry
 
     results = Results(find_run(run))
-    target = _fitting(results, board, boards, other_attacks=facts["of"] is not None)
+    external = facts["of"] is not None
+    target = _fitting(results, board, boards, other_attacks=external)
+    check_run(results, target, external=external)
     facts["license"], bibtex = facts.pop("licence"), facts.pop("bibtex")
     facts["source"] = facts["source"] or results.spec["model"]["name"]
     facts["parameters"] = _parameters(facts["source"])

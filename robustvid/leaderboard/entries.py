@@ -112,6 +112,24 @@ def read_entry(folder: Path) -> Entry:
     return Entry(folder, facts)
 
 
+def check_run(results: Results, board: Board, *, external: bool = False) -> None:
+    """Refuse a run that cannot be entered to a board.
+
+    Args:
+        results: the run.
+        board: where to enter it.
+        external: whether it evaluates the model of another entry, and may attack in its own way.
+
+    Raises:
+        LeaderboardError: it follows another protocol, or is not complete.
+    """
+    faults = board.mismatches(results, other_attacks=external)
+    if not results.complete:
+        faults.append(f"the run is not complete: {results.n} clips looked at; the same command again goes on")
+    if faults:
+        raise LeaderboardError(f"{results.folder} cannot be entered to {board.name}: {'; '.join(faults)}")
+
+
 def write_entry(results: Results, board: Board, folder: Path, facts: Mapping[str, Any]) -> Entry:
     """Make an entry of a run.
 
@@ -125,11 +143,7 @@ def write_entry(results: Results, board: Board, folder: Path, facts: Mapping[str
     Raises:
         LeaderboardError: the run is not complete or follows another protocol, or a fact is not what an entry may hold.
     """
-    faults = board.mismatches(results, other_attacks=facts.get("of") is not None)
-    if not results.complete:
-        faults.append(f"the run is not complete: {results.n} clips looked at; the same command again goes on")
-    if faults:
-        raise LeaderboardError(f"{results.folder} cannot be entered to {board.name}: {'; '.join(faults)}")
+    check_run(results, board, external=facts.get("of") is not None)
     today = dt.datetime.now(dt.UTC).date().isoformat()
     entry = _EMPTY | {
         "schema": SCHEMA,

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,7 @@ def _entry(entry: Entry, board: Board, clips: list[tuple[int, dict[str, Any]]]) 
         "clips": clips,
         "kept": len(entry.clips),
         "machine": _machine(results.environment),
-        "command": f"robustvid attack --board {board.name} --model {facts['source']}",
+        "command": shlex.join(["robustvid", "attack", "--board", board.name, "--model", facts["source"]]),
     }
 
 

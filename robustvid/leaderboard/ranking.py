@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from robustvid.evaluation.results import wilson
@@ -68,12 +70,12 @@ def places(board: Board, entries: Sequence[Entry]) -> list[Place]:
         for other in others:
             standing &= verdicts[other.id].reindex(standing.index)
         joined[entry.id] = standing
+    better = _better([joined[entry.id] for entry in own])
     found = []
-    for entry in own:
+    for entry, count in zip(own, better, strict=True):
         standing = joined[entry.id]
-        better = sum(_better(joined[other.id], standing) for other in own if other is not entry)
         n, correct = len(standing), int(standing.sum())
-        found.append(Place(entry, lowered[entry.id], 1 + better, n, correct, *wilson(correct, n)))
+        found.append(Place(entry, lowered[entry.id], 1 + count, n, correct, *wilson(correct, n)))
     return sorted(found, key=lambda place: (place.rank, -place.correct / place.n, place.entry.id))
 
 
@@ -82,11 +84,19 @@ def _headline(entry: Entry, board: Board) -> pd.Series[Any]:
     return verdicts[board.headline.describe()].copy()
 
 
-def _better(ours: pd.Series[Any], theirs: pd.Series[Any]) -> bool:
-    """Return whether ``ours`` stands on more clips, by more than chance, on the clips that both were measured on."""
+def _better(standing: Sequence[pd.Series[Any]]) -> list[int]:
+    """Return for each model how many others stand on more clips, by more than chance, on the clips they share."""
+    table = pd.concat(list(standing), axis=1).to_numpy(dtype=float) if standing else np.empty((0, 0))
+    up, down = (table == 1).astype(int), (table == 0).astype(int)  # a clip that one was not measured on is neither
+    won = up.T @ down
+    return [
+        sum(_differ(int(theirs), int(ours)) for theirs, ours in zip(won[:, i], won[i], strict=True))
+        for i in range(len(won))
+    ]
+
+
+@cache
+def _differ(won: int, lost: int) -> bool:
     from scipy.stats import binomtest
 
-    theirs = theirs.reindex(ours.index)
-    both = theirs.notna()
-    won, lost = int((ours & (theirs == False))[both].sum()), int((~ours & (theirs == True))[both].sum())  # noqa: E712
     return won > lost and float(binomtest(won, won + lost).pvalue) < LEVEL

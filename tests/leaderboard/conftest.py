@@ -1,13 +1,16 @@
 """A board of noise with entries of linear toy models, made once a session and copied for every test."""
 
+import json
 import shutil
 
 import pytest
+import torch
 from noise import BUDGETS, Noise, protocol, toy_model
 
 import robustvid as rv
 from robustvid.leaderboard.boards import load_board
-from robustvid.leaderboard.entries import write_entry
+from robustvid.leaderboard.entries import digests, write_entry
+from robustvid.reporting.sprites import sprite_sheet
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +47,27 @@ def root(made, tmp_path):
 @pytest.fixture
 def board(root):
     return load_board("noise-linf", root)
+
+
+@pytest.fixture
+def many(board):
+    """The board with 200 entries: the same three under many names, with clips of a usual size."""
+    clips = _large_clips(board)
+    originals = [board.folder / name for name in ("toy", "toy-b", "toy-c")]
+    for number in range(197):
+        folder = board.folder / f"copy-{number:03}"
+        shutil.copytree(originals[number % 3], folder)
+        (folder / "clips.json").write_text(clips)
+        facts = json.loads((folder / "entry.json").read_text())
+        facts |= {"id": folder.name, "evidence": digests(folder)}
+        (folder / "entry.json").write_text(json.dumps(facts))
+    return board
+
+
+def _large_clips(board):
+    """Return clips of 16 frames of 112x112 pixels as an entry keeps them, in noise that no format makes small."""
+    clip = json.loads((board.folder / "toy" / "clips.json").read_text())[0]
+    clean = torch.randint(0, 256, (3, 16, 112, 112), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    sheets = {"clean": sprite_sheet(clean), "adversarial": sprite_sheet(clean)}
+    facts = {"frames": 16, "columns": 4, "height": 112, "width": 112, "rms": [0.0] * 16, "peaks": [0] * 16}
+    return json.dumps([clip | sheets | facts])

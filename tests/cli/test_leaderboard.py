@@ -1,0 +1,166 @@
+"""robustvid leaderboard and attack --board, as a user types them."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from noise import Noise, protocol, toy_model
+
+import robustvid as rv
+from robustvid.cli import main
+
+MINE = """
+import robustvid as rv
+from noise import Noise, toy_model
+
+
+def model():
+    return toy_model()
+
+
+def videos(split="test"):
+    return Noise(toy_model())
+"""
+RUN = ["attack", "-m", "mine.py:model", "-d", "mine.py:videos", "-b", "quick", "--mlflow", "off", "--clips", "all"]
+RUN += ["--eps-frame", "1/510,1/255,2/255,4/255", "--out", "runs/mine"]
+SUBMIT = ["leaderboard", "submit", "runs/mine", "--id", "mine", "--source", "mine.py:model", "--boards", "boards"]
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, arguments, catch_exceptions=False)
+
+
+@pytest.fixture
+def mine():
+    """A measured run, and an empty board whose protocol it follows."""
+    Path("mine.py").write_text(MINE)
+    assert run(*RUN).exit_code == 0
+    Path("boards/noise-linf").mkdir(parents=True)
+    spec = rv.Results("runs/mine").spec
+    Path("boards/noise-linf/board.toml").write_text(protocol(spec))
+
+
+@pytest.fixture
+def entered(mine):
+    assert run(*SUBMIT, "--by", "tests").exit_code == 0
+    assert run("leaderboard", "add", "mine", "--boards", "boards").exit_code == 0
+
+
+def test_from_a_run_to_the_page(mine):
+    told = run(*SUBMIT, "--by", "me", "--training", "none", "--title", "Mine", "--code-url", "https://example.org/mine")
+    assert told.exit_code == 0, told.output
+    assert "for the board noise-linf" in told.output
+    facts = json.loads(Path("mine/entry.json").read_text())
+    assert (facts["source"], facts["parameters"], facts["by"]) == ("mine.py:model", 3072, "me")
+    assert run("leaderboard", "add", "mine", "--boards", "boards").exit_code == 0
+    assert "1 entries" in run("leaderboard", "check", "--boards", "boards").output
+    assert "noise-linf" in run("leaderboard", "list", "--boards", "boards").output
+    told = run("leaderboard", "build", "--boards", "boards", "--out", "site/index.html")
+    assert "Page      site/index.html" in told.output
+    assert "Mine" in Path("site/index.html").read_text()
+
+
+def test_a_second_time_is_refused(entered):
+    again = run("leaderboard", "add", "mine", "--boards", "boards")
+    assert again.exit_code == 2
+    assert "has an entry mine already" in again.stderr
+    assert run(*SUBMIT).exit_code == 2
+
+
+def test_check_names_what_is_wrong(entered):
+    path = Path("boards/noise-linf/mine/entry.json")
+    path.write_text(path.read_text().replace('"clean": 14', '"clean": 16', 1))
+    told = run("leaderboard", "check", "--boards", "boards")
+    assert told.exit_code == 2
+    assert "noise-linf/mine: clean says 16, the evidence gives 14" in told.stderr
+    assert "Traceback" not in told.output
+
+
+def test_add_leaves_nothing_behind_where_it_refuses(mine):
+    assert run(*SUBMIT).exit_code == 0
+    shutil.copytree("mine", "twin/mine")
+    path = Path("twin/mine/entry.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"of": "nobody"}))
+    told = run("leaderboard", "add", "twin/mine", "--boards", "boards")
+    assert told.exit_code == 2
+    assert "nobody" in told.stderr
+    assert [path.name for path in Path("boards/noise-linf").iterdir()] == ["board.toml"]
+
+
+def test_verify_attacks_again_and_notes_it(entered):
+    options = ["--boards", "boards", "--clips", "8"]
+    unasked = run("leaderboard", "verify", "noise-linf/mine", *options)
+    assert unasked.exit_code == 2
+    assert "give --model" in unasked.stderr
+    # The board's data are called "noise", which no registry holds.
+    refused = run("leaderboard", "verify", "noise-linf/mine", "--model", "mine.py:model", *options)
+    assert refused.exit_code == 2
+    assert "no dataset named 'noise'" in refused.stderr
+
+
+def test_verify_agrees(entered, monkeypatch):
+    monkeypatch.setattr("robustvid.load_data", lambda *_, **__: Noise(toy_model()))
+    options = ["--model", "mine.py:model", "--boards", "boards", "--clips", "8", "--record", "--by", "me"]
+    told = run("leaderboard", "verify", "noise-linf/mine", *options)
+    assert told.exit_code == 0, told.output
+    assert "noise-linf/mine: agrees with what was found on 8 clips" in told.output
+    history = json.loads(Path("boards/noise-linf/mine/entry.json").read_text())["history"]
+    assert [line["status"] for line in history] == ["self-reported", "reproduced"]
+    assert run("leaderboard", "check", "--boards", "boards").exit_code == 0
+
+
+def test_what_follows_no_protocol_is_told_how_it_differs(mine):
+    assert run(*RUN[:-2], "--seed", "3", "--out", "runs/other").exit_code == 0
+    told = run("leaderboard", "submit", "runs/other", "--id", "other", "--boards", "boards")
+    assert told.exit_code == 2
+    assert "follows the protocol of no board" in told.stderr
+    told = run("leaderboard", "submit", "runs/other", "--id", "other", "--board", "noise-linf", "--boards", "boards")
+    assert "seed is 3, the board wants 0" in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["verify", "mine"], "no BOARD/ID"),
+        (["verify", "nowhere/mine"], "no board named 'nowhere'"),
+        (["verify", "motion10-linf/nobody"], "no entry 'nobody' on motion10-linf"),
+        (["check", "--boards", "."], "holds no boards"),
+        (["submit", "nothing", "--id", "x"], "no run 'nothing'"),
+    ],
+)
+def test_mistakes_are_one_clear_line(arguments, message):
+    told = run("leaderboard", *arguments)
+    assert told.exit_code == 2
+    assert message in told.stderr
+    assert "Traceback" not in told.output
+
+
+def test_attack_follows_a_board(small_home):
+    told = run("attack", "--board", "motion10-linf", "--dry-run", "--json", "--mlflow", "off")
+    assert told.exit_code == 0, told.output
+    refused = run("attack", "--board", "motion10-linf", "--eps-frame", "1/255", "--clips", "3")
+    assert refused.exit_code == 2
+    assert "--board says what eps_frame, clips are" in refused.stderr
+    assert "no board named 'motion11'" in run("attack", "--board", "motion11").stderr
+
+
+def test_serve_shows_the_page_on_this_machine_alone():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "robustvid", "leaderboard", "serve", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert f"http://127.0.0.1:{port}/" in process.stdout.readline()
+            time.sleep(0.2)
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+                assert "robustvid leaderboards" in answer.read().decode()
+        finally:
+            process.terminate()
