@@ -31,7 +31,7 @@ def write_page(boards: Sequence[Board], path: Path) -> tuple[Path, dict[str, lis
     """Write the page.
 
     Args:
-        boards: in the order of the page.
+        boards: shown in this order, those with more entries first.
         path: the file; its folder is made.
 
     Returns:
@@ -57,6 +57,7 @@ def write_page(boards: Sequence[Board], path: Path) -> tuple[Path, dict[str, lis
                     clips.append(clip)
             pages.append(_entry(entry, board, own))
         shown.append(_board(board, sound, pages))
+    shown.sort(key=lambda board: -len(board["rows"]))
     text = render_page(
         "leaderboard",
         boards=shown,

@@ -1,0 +1,120 @@
+"""The zoo's entries on the boards of motion10, computed from runs and written anew.
+
+    python -m benchmarks.boards                                   # everything; what is measured already is not repeated
+    python -m benchmarks.boards --board motion10-linf --model conv3d conv3d-pgd --measured
+    python -m benchmarks.boards --verify --clips 20               # attack again from the weights, every entry
+
+Runs lie under --runs as BOARD/MODEL; an interrupted one goes on. With --measured, only runs that are complete are
+entered, and none is begun.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import robustvid as rv
+from robustvid.contracts import ModelCard
+from robustvid.evaluation.machine import keep_freed_memory
+from robustvid.leaderboard.boards import Board, list_boards, load_board, shipped_boards
+from robustvid.leaderboard.checking import check_board, find_entry
+from robustvid.leaderboard.entries import note_status, write_entry
+from robustvid.leaderboard.verifying import verify
+from robustvid.models import zoo
+
+BY = "the robustvid authors"
+
+
+def training(card: ModelCard) -> str:
+    """Return how a model of the zoo was trained, in a few words, from its lineage."""
+    plan = card.lineage[-1]["plan"]
+    if plan["objective"] == "natural":
+        return "natural"
+    schedule = "" if plan["schedule"] == "constant" else f", {plan['schedule']}"
+    return f"{plan['objective'].partition(':')[0]}, {' or '.join(plan['threats'])}{schedule}"
+
+
+def measured(board: Board, name: str, runs: Path, *, only_complete: bool) -> rv.Results | None:
+    """Return the run of a model by the protocol of a board, made now if it has to be; None where it may not be."""
+    folder = runs / board.name / name
+    if only_complete:
+        results = rv.Results(folder) if (folder / "spec.json").is_file() else None
+        return results if results is not None and results.complete else None
+    return rv.evaluate(
+        rv.load_model(name),
+        rv.load_data(board.data, split=board.split),
+        rv.load_battery(board.battery.partition("@")[0]),
+        board.budgets,
+        limit=board.clips,
+        seed=board.seed,
+        strategy=board.strategy,
+        precision=board.precision,
+        out=folder,
+    )
+
+
+def enter(board: Board, name: str, results: rv.Results) -> None:
+    """Write the entry of a model of the zoo, in place of an earlier one."""
+    model = rv.load_model(name)
+    folder = board.folder / name
+    shutil.rmtree(folder, ignore_errors=True)
+    facts = {
+        "source": name,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "training": training(model.card),
+        "license": "Apache-2.0",
+        "by": BY,
+    }
+    entry = write_entry(results, board, folder, facts)
+    headline = entry.facts["numbers"]["headline"]
+    print(f"{board.name}/{name}: {headline['correct']} of {entry.facts['numbers']['n']} at {headline['budget']}")
+
+
+def attack_again(board: Board, name: str, runs: Path, clips: int) -> bool:
+    """Verify an entry and note the outcome in it."""
+    entry = find_entry(board, name)
+    out = runs / "verify" / board.name / f"{name}-{clips}"
+    data = rv.load_data(board.data, split=board.split)
+    verdicts = verify(entry, board, rv.load_model(name), data, out, clips=clips)
+    agrees = all(verdict.agrees for verdict in verdicts)
+    for one in verdicts:
+        print(f"  {one.budget:<22} stated {one.stated} of {one.n} [{one.lo:.1f}, {one.hi:.1f}], found {one.found}")
+    note_status(entry, "reproduced" if agrees else "flagged", BY, f"{clips} clips attacked again with seed 1")
+    print(f"{board.name}/{name}: {'agrees' if agrees else 'DOES NOT AGREE'}")
+    return agrees
+
+
+def entered(board: Board, names: list[str]) -> Iterator[str]:
+    """Yield which of the names have an entry."""
+    yield from (name for name in names if (board.folder / name).is_dir())
+
+
+def main() -> None:
+    """Measure, enter, and say what does not agree."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--board", nargs="+", default=[name for name in list_boards() if name.startswith("motion10-")])
+    parser.add_argument("--model", nargs="+", default=zoo())
+    parser.add_argument("--runs", type=Path, default=Path("runs/boards"))
+    parser.add_argument("--measured", action="store_true", help="enter what is measured, and measure nothing")
+    parser.add_argument("--verify", action="store_true", help="attack the entries again instead")
+    parser.add_argument("--clips", type=int, default=20, help="with --verify: how many")
+    asked = parser.parse_args()
+    keep_freed_memory()
+    for name in asked.board:
+        board = load_board(name, shipped_boards())
+        if asked.verify:
+            for model in entered(board, asked.model):
+                attack_again(board, model, asked.runs, asked.clips)
+            continue
+        for model in asked.model:
+            results = measured(board, model, asked.runs, only_complete=asked.measured)
+            if results is not None:
+                enter(board, model, results)
+        for entry, faults in check_board(board).items():
+            print(f"{board.name}/{entry}: {'; '.join(faults)}")
+
+
+if __name__ == "__main__":
+    main()
