@@ -19,6 +19,7 @@ from robustvid.cli.leaderboard import leaderboard
 from robustvid.cli.listing import list_command
 from robustvid.cli.runs import report, sync
 from robustvid.cli.train import train_adv
+from robustvid.cli.ui import ui
 from robustvid.errors import RobustvidError
 from robustvid.registry import did_you_mean
 
@@ -89,5 +90,5 @@ def main() -> None:
     logger.propagate = False
 
 
-for command in (attack, bench, data, demo, doctor, leaderboard, list_command, report, sync, train_adv):
+for command in (attack, bench, data, demo, doctor, leaderboard, list_command, report, sync, train_adv, ui):
     main.add_command(command)

@@ -34,7 +34,7 @@ _BATCH = 1000  # metrics that MLflow takes at once
 _QUIET = ("mlflow", "alembic", "urllib3")
 _PROBE = {"MAX_RETRIES": "1", "BACKOFF_FACTOR": "1", "BACKOFF_JITTER": "0", "TIMEOUT": "5"}
 _SEND = {"MAX_RETRIES": "2", "BACKOFF_FACTOR": "1", "BACKOFF_JITTER": "0", "TIMEOUT": "60"}
-_SILENT = {
+SILENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -93,7 +93,7 @@ def reach(
     if mode == "off":
         return None
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or _LOCAL
-    with _environment(_SILENT), _quiet():
+    with _environment(SILENT), _quiet():
         try:
             from mlflow import MlflowClient
 
@@ -254,6 +254,31 @@ def where(uri: str, experiment: str, view: str | None) -> str:
         uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
     command = f"mlflow server --backend-store-uri {shlex.quote(_shown(uri))} --port 5000"
     return f"{command}\nhttp://127.0.0.1:5000/{page}"
+
+
+def local_store(uri: str | None = None) -> str:
+    """Return the database that a server of one's own would show.
+
+    Raises:
+        RobustvidError: it is a server already, or there is no such file.
+    """
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or _LOCAL
+    if urlsplit(uri).scheme in {"http", "https"}:
+        raise RobustvidError(f"{_shown(uri)} is a server already: open it in a browser, or give --store sqlite:///FILE")
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not path.is_file():
+        raise RobustvidError(f"there is no {path.absolute()}: robustvid attack makes it where it runs, or give --store")
+    return uri
+
+
+def experiments(uri: str, server: str) -> dict[str, str]:
+    """Return the address of every experiment of robustvid in a database, as a server at ``server`` will show it."""
+    with _environment(SILENT), _quiet():
+        from mlflow import MlflowClient
+
+        found = MlflowClient(tracking_uri=uri).search_experiments(filter_string="name LIKE 'robustvid-%'")
+    views = {one.experiment_id: mlflow_view.VIEW if mlflow_view.TAG in one.tags else None for one in found}
+    return {one.name: where(server, one.experiment_id, views[one.experiment_id]) for one in found}
 
 
 def _shown(uri: str) -> str:

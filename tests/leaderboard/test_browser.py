@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
 ]
+AXE = os.environ.get("ROBUSTVID_AXE")
 SHOWN = "[...document.querySelectorAll('tbody tr[data-id]')].filter(row => !row.hidden).map(row => row.dataset.id)"
 
 
@@ -165,3 +167,20 @@ def test_two_hundred_entries_open_in_under_two_seconds(many, tmp_path):
         browser.wait_for("document.querySelector('.count').textContent === '200 of 200 models'")
         assert time.monotonic() - begin < 2
         assert browser.problems == []
+
+
+@pytest.mark.skipif(AXE is None, reason="no axe-core here: npm install axe-core, and ROBUSTVID_AXE=.../axe.min.js")
+@pytest.mark.parametrize("address", ["#", "#compare=toy,toy-b", "#board=noise-linf&entry=toy"])
+def test_axe_finds_no_violation(tab, page, address):
+    tab.call("Page.setBypassCSP", enabled=True)
+    tab.open("about:blank")
+    tab.open(page + address)
+    tab.wait_for("document.readyState === 'complete' && document.getElementById('theme') !== null")
+    tab.run(f"{Path(AXE).read_text()}; 1")
+    for _ in range(2):
+        found = json.loads(
+            tab.run("axe.run().then(r => JSON.stringify([r.passes.length, r.violations.map(v => [v.impact, v.id])]))")
+        )
+        assert found[0] > 20
+        assert found[1] == []
+        tab.run("document.getElementById('theme').click()")
