@@ -15,6 +15,7 @@ from noise import Noise, protocol, toy_model
 
 import robustvid as rv
 from robustvid.cli import main
+from robustvid.leaderboard.boards import load_board
 
 MINE = """
 import robustvid as rv
@@ -142,9 +143,20 @@ def test_mistakes_are_one_clear_line(arguments, message):
     assert "Traceback" not in told.output
 
 
-def test_attack_follows_a_board(small_home):
-    told = run("attack", "--board", "motion10-linf", "--dry-run", "--json", "--mlflow", "off")
-    assert told.exit_code == 0, told.output
+def test_attack_follows_a_board(small_home, monkeypatch):
+    asked = []
+    monkeypatch.setattr("robustvid.cli.estimate.estimate", lambda *parts, **rest: asked.append((parts, rest)))
+    assert run("attack", "--board", "motion10-linf", "--dry-run").exit_code == 0
+    ((model, data, attacks, budgets), settings) = asked[0]
+    board = load_board("motion10-linf")
+    assert (model.card.name, data.name, data.split, tuple(budgets)) == (
+        "conv3d",
+        board.data,
+        board.split,
+        board.budgets,
+    )
+    assert tuple(attack.key for attack in attacks.attacks) == board.keys
+    assert (settings["limit"], settings["seed"], settings["strategy"]) == (400, 0, "bisect")
     refused = run("attack", "--board", "motion10-linf", "--eps-frame", "1/255", "--clips", "3")
     assert refused.exit_code == 2
     assert "--board says what eps_frame, clips are" in refused.stderr

@@ -50,8 +50,8 @@ def test_a_server_is_not_served_again(monkeypatch):
     assert "secret" not in told.output
 
 
-def test_it_serves_until_it_is_ended(port):
-    MlflowClient("sqlite:///mlflow.db").create_experiment("robustvid-toy-quick.v1")
+def test_it_serves_until_it_is_ended(port, tmp_path):
+    MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").create_experiment("robustvid-toy-quick.v1")
     command = [sys.executable, "-m", "robustvid", "ui", "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}) as ui:
         assert ui.stdout.readline() == "robustvid-toy-quick.v1\n"
