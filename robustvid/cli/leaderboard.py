@@ -122,6 +122,10 @@ def add(folder: str, boards: str | None) -> None:
     entry = read_entry(Path(folder).absolute())
     board = load_board(entry.facts["board"], _root(boards))
     _tell_faults({entry.id: check_entry(entry, board)})
+    if claimed := {line["status"] for line in entry.facts["history"]} - {"self-reported"}:
+        raise LeaderboardError(
+            f"a new entry is self-reported, this one says {', '.join(claimed)}: verify it on the board"
+        )
     target = board.folder / entry.id
     if target.exists():
         raise LeaderboardError(f"{board.name} has an entry {entry.id} already; take another --id, or remove {target}")

@@ -99,6 +99,8 @@ def read_entry(folder: Path) -> Entry:
     Raises:
         LeaderboardError: it has none, or a field is missing, unknown or malformed; all faults are named at once.
     """
+    if folder.is_symlink():
+        raise LeaderboardError(f"{folder} is a link; an entry is a folder")
     facts = _read_json(folder / ENTRY)
     faults = entry_faults(facts)
     if not _NAME.fullmatch(folder.name):

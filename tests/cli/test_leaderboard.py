@@ -95,6 +95,15 @@ def test_add_leaves_nothing_behind_where_it_refuses(mine):
     assert [path.name for path in Path("boards/noise-linf").iterdir()] == ["board.toml"]
 
 
+def test_a_new_entry_cannot_say_that_it_was_verified(mine):
+    assert run(*SUBMIT).exit_code == 0
+    path = Path("mine/entry.json")
+    path.write_text(path.read_text().replace("self-reported", "verified"))
+    told = run("leaderboard", "add", "mine", "--boards", "boards")
+    assert told.exit_code == 2
+    assert "a new entry is self-reported, this one says verified" in told.stderr
+
+
 def test_verify_attacks_again_and_notes_it(entered):
     options = ["--boards", "boards", "--clips", "8"]
     unasked = run("leaderboard", "verify", "noise-linf/mine", *options)

@@ -162,6 +162,12 @@ def test_files_that_are_no_evidence_are_found(board, tmp_path):
     assert "path.json is no file of evidence" in faults["toy-b"]
 
 
+def test_a_linked_folder_is_refused(board, tmp_path):
+    (board.folder / "toy").rename(tmp_path / "toy")
+    (board.folder / "toy").symlink_to(tmp_path / "toy")
+    assert check_board(board)["toy"] == [f"{board.folder / 'toy'} is a link; an entry is a folder"]
+
+
 def test_an_incomplete_run_cannot_be_entered(board, runs, tmp_path):
     shutil.copytree(runs["toy"].folder, tmp_path / "half")
     rows = (tmp_path / "half" / "rows.jsonl").read_text().splitlines(keepends=True)
