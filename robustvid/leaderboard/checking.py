@@ -61,7 +61,7 @@ def check_entry(entry: Entry, board: Board) -> list[str]:
         if facts["weights_sha256"] != results.spec["model"]["weights"]:
             faults.append("weights_sha256 is not that of the run")
         faults += implausible(results)[:_MOST_FAULTS]
-        _ = entry.clips
+        _ = entry.clips, entry.frames
         if not faults:
             faults += differences(facts["numbers"], compute_numbers(results, board))[:_MOST_FAULTS]
             faults += _model_faults(entry)

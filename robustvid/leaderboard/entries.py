@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from robustvid.errors import LeaderboardError
+from robustvid.evaluation.evidence import as_float
 from robustvid.evaluation.journal import PACKED, pack
 from robustvid.evaluation.results import AUDIT, LEFT_OUT, Results
 from robustvid.evaluation.spec import write_json
@@ -27,12 +28,11 @@ from robustvid.leaderboard.boards import Board
 from robustvid.leaderboard.numbers import compute_numbers
 from robustvid.reporting.sprites import playable_clips
 
-ENTRY, CLIPS, SCHEMA = "entry.json", "clips.json", "robustvid.entry/1"
+ENTRY, CLIPS, FRAMES, SCHEMA = "entry.json", "clips.json", "frames.json", "robustvid.entry/1"
 STATUSES = ("self-reported", "reproduced", "verified", "flagged")
 PLAIN = ("spec.json", "environment.json", "model_flags.json", "path.json", LEFT_OUT)
 JOURNALS = ("rows.jsonl", AUDIT)
-EVIDENCE = (*PLAIN, *(name + PACKED for name in JOURNALS), CLIPS)
-CLIPS_OF_A_THREAT = 2
+EVIDENCE = (*PLAIN, *(name + PACKED for name in JOURNALS), CLIPS, FRAMES)
 _MOST_JSON = 8 << 20
 _LONGEST_TEXT = 2000
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -91,6 +91,19 @@ class Entry:
         if faults:
             raise LeaderboardError(f"{path}: {'; '.join(faults[:3])}")
         return list(clips)
+
+    @cached_property
+    def frames(self) -> dict[str, list[list[float]]]:
+        """Return by threat, for every clip kept with the run, the perturbation of each frame, RMS in 1/255.
+
+        Raises:
+            LeaderboardError: the file holds anything else.
+        """
+        path = self.folder / FRAMES
+        found = _read_json(path) if path.is_file() else {}
+        if not _is_frames(found):
+            raise LeaderboardError(f"{path}: wanted lists of the perturbation of each frame, by threat")
+        return dict(found)
 
 
 def read_entry(folder: Path) -> Entry:
@@ -170,6 +183,7 @@ def write_entry(results: Results, board: Board, folder: Path, facts: Mapping[str
         if (results.folder / name).is_file():
             pack(results.folder / name, folder / (name + PACKED))
     write_json(folder / CLIPS, _chosen(playable_clips(results)))
+    write_json(folder / FRAMES, _by_frame(results))
     write_json(folder / ENTRY, entry | {"evidence": digests(folder)})
     return read_entry(folder)
 
@@ -228,6 +242,14 @@ def _chosen(clips: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for clip in clips:
         chosen.setdefault((clip["threat"], clip["broken"]), clip)
     return list(chosen.values())
+
+
+def _by_frame(results: Results) -> dict[str, list[list[float]]]:
+    found: dict[str, list[list[float]]] = {}
+    for kept in results.clips():
+        rms = 255 * (kept.adversarial - as_float(kept.clean)).square().mean((0, 2, 3)).sqrt()
+        found.setdefault(kept.threat, []).append([round(value, 4) for value in rms.tolist()])
+    return found
 
 
 def _read_json(path: Path) -> Any:
@@ -355,6 +377,21 @@ _CLIP_FIELDS: dict[str, Callable[[Any], bool]] = {
     "broken": lambda value: isinstance(value, bool),
     "margin": _number,
 }
+
+
+def _is_frames(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        _text(100)(threat)
+        and isinstance(clips, list)
+        and bool(clips)
+        and all(map(_is_profile, clips))
+        and len({len(clip) for clip in clips}) == 1
+        for threat, clips in value.items()
+    )
+
+
+def _is_profile(value: Any) -> bool:
+    return isinstance(value, list) and 0 < len(value) <= 1000 and all(_number(one) and one >= 0 for one in value)
 
 
 def _clip_faults(clips: Any) -> list[str]:

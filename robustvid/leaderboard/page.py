@@ -24,6 +24,7 @@ from robustvid.reporting.panels import Panel, area, panels, ticks
 
 ALL_PICTURES = 6_000_000  # characters of base64, so that the page stays below 10 MB
 _SPARK = (96, 26)
+_BARS = 60  # height of the bars of frames
 _FEW = 10  # a class with fewer clips than this is shown in grey
 
 
@@ -143,10 +144,32 @@ def _entry(entry: Entry, board: Board, clips: list[tuple[int, dict[str, Any]]]) 
         "tables": [number_table(results, threat) for threat in results.threats],
         "flags": explained(results),
         "classes": sorted(classes, key=lambda line: line["after"]),
+        "energies": [_energy(threat, profiles) for threat, profiles in entry.frames.items()],
         "clips": clips,
         "kept": len(entry.clips),
         "machine": _machine(results.environment),
         "command": shlex.join(["robustvid", "attack", "--board", board.name, "--model", facts["source"]]),
+    }
+
+
+def _energy(threat: str, profiles: list[list[float]]) -> dict[str, Any]:
+    """Return the bars of a threat: the perturbation of each frame, the mean over clips as a root mean square."""
+    means = [math.sqrt(sum(rms * rms for rms in frame) / len(frame)) for frame in zip(*profiles, strict=True)]
+    most, wide = max(*means, 1e-9), (charts.RIGHT - charts.LEFT) / len(means)
+    return {
+        "threat": threat,
+        "clips": len(profiles),
+        "most": most,
+        "bars": [
+            {
+                "x": round(charts.LEFT + place * wide + 1, 1),
+                "wide": round(wide - 2, 1),
+                "high": round(_BARS * value / most, 1),
+                "title": f"frame {place + 1}: {value:.2f}/255",
+            }
+            for place, value in enumerate(means)
+        ],
+        "text": "; ".join(f"frame {place + 1} {value:.2f}" for place, value in enumerate(means)),
     }
 
 

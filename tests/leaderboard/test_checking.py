@@ -52,7 +52,9 @@ def test_an_entry_is_a_run_folder(board, runs):
     assert rv.Results(board.folder / "toy").curve().equals(runs["toy"].curve())
 
 
-@pytest.mark.parametrize("name", ["spec.json", "rows.jsonl.gz", "audit.jsonl.gz", "environment.json", "clips.json"])
+@pytest.mark.parametrize(
+    "name", ["spec.json", "rows.jsonl.gz", "audit.jsonl.gz", "environment.json", "clips.json", "frames.json"]
+)
 def test_one_changed_byte_of_evidence_is_found(board, name):
     path = board.folder / "toy" / name
     content = bytearray(path.read_bytes())
@@ -260,6 +262,34 @@ def test_hostile_clips_are_refused(board, change):
     rewrite(folder / "clips.json", change)
     reseal(folder)
     assert check_board(board)["toy"]
+
+
+FRAMES = {
+    "list": [],
+    "text": {"linf-frame": ["<b>"]},
+    "negative": {"linf-frame": [[-1.0]]},
+    "ragged": {"linf-frame": [[1.0], [1.0, 2.0]]},
+    "empty": {"linf-frame": []},
+}
+
+
+@pytest.mark.parametrize("value", FRAMES.values(), ids=FRAMES.keys())
+def test_hostile_frames_are_refused(board, value):
+    folder = board.folder / "toy"
+    (folder / "frames.json").write_text(json.dumps(value))
+    reseal(folder)
+    (fault,) = check_board(board)["toy"]
+    assert "the perturbation of each frame" in fault
+
+
+def test_the_perturbation_of_each_frame_is_that_of_the_kept_clips(board, runs):
+    kept = list(runs["toy"].clips())
+    profiles = find_entry(board, "toy").frames["linf-frame"]
+    assert len(profiles) == len(kept) > 1
+    for profile, clip in zip(profiles, kept, strict=True):
+        delta = clip.adversarial - clip.clean.float() / 255
+        wanted = [255 * float(delta[:, frame].pow(2).mean().sqrt()) for frame in range(delta.shape[1])]
+        assert profile == pytest.approx(wanted, abs=1e-3)
 
 
 def test_a_bomb_is_refused(board, monkeypatch):
