@@ -8,10 +8,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from browser import CHROMIUM, Browser
+from mlflow import MlflowClient
 
+from robustvid.reporting import mlflow
 from robustvid.reporting.mlflow import log_run
 from robustvid.reporting.page import write_report
 
@@ -78,22 +81,31 @@ def test_copying_says_what_happened(tab):
     tab.wait_for("document.getElementById('copy').textContent !== 'Copy'")
 
 
+@contextmanager
+def serving(folder, port):
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    command += ["--default-artifact-root", str(folder / "artifacts"), "--port", str(port), "--workers", "1"]
+    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (folder / "server.log").open("a") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        try:
+            yield _answering(f"http://127.0.0.1:{port}")
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(timeout=60)
+
+
 @pytest.fixture
-def server(tmp_path):
+def port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]
-    command += ["--default-artifact-root", str(tmp_path / "artifacts"), "--port", str(port), "--workers", "1"]
-    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
-    log = (tmp_path / "server.log").open("w")
-    process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        yield _answering(f"http://127.0.0.1:{port}")
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=60)
-        log.close()
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def server(tmp_path, port):
+    with serving(tmp_path, port) as address:
+        yield address
 
 
 def _answering(address):
@@ -123,3 +135,32 @@ def test_the_mlflow_link_shows_one_line_for_each_model_against_epsilon(server, r
     assert drawn.keys() == curves.keys()
     for name, run in curves.items():
         assert drawn[name] == ([0, 0.5, 1, 2, 4], pytest.approx(list(run.curve("linf-frame").acc)))
+
+
+def test_a_server_that_dies_between_two_calls_costs_seconds_and_sync_completes_the_run(
+    results, tmp_path, port, monkeypatch, caplog
+):
+    send_files, dead_since = mlflow._send_files, []
+
+    def die_then_send(target, run):
+        stop()
+        dead_since.append(time.monotonic())
+        send_files(target, run)
+
+    with ExitStack() as stack:
+        address = stack.enter_context(serving(tmp_path, port))
+        stop = stack.pop_all().close  # the server goes when half of the run is told
+        monkeypatch.setattr(mlflow, "_send_files", die_then_send)
+        assert log_run(results, "auto", address) is None
+    assert time.monotonic() - dead_since[0] < 10
+    assert "robustvid sync" in caplog.text
+    monkeypatch.undo()
+    with serving(tmp_path, port) as address:
+        for _ in range(2):
+            log_run(results, "required", address)
+        client = MlflowClient(address)
+        runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
+        assert len(runs) == 1
+        assert runs[0].data.tags["robustvid.status"] == "complete"
+        key = "robust_acc/linf-frame/worst"
+        assert len(client.get_metric_history(runs[0].info.run_id, key)) == 5
