@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from robustvid.errors import LeaderboardError, RobustvidError
+from robustvid.evaluation.results import Results
 from robustvid.evaluation.spec import model_facts
 from robustvid.leaderboard.boards import Board, changed_attacks
 from robustvid.leaderboard.entries import ENTRY, Entry, digests, read_entry, texts_too_long
@@ -61,7 +62,8 @@ def check_entry(entry: Entry, board: Board) -> list[str]:
         if facts["weights_sha256"] != results.spec["model"]["weights"]:
             faults.append("weights_sha256 is not that of the run")
         faults += implausible(results)[:_MOST_FAULTS]
-        _ = entry.clips, entry.frames
+        _ = entry.clips, entry.frames, results.environment
+        faults += _unnamed(results)
         if not faults:
             faults += differences(facts["numbers"], compute_numbers(results, board))[:_MOST_FAULTS]
             faults += _model_faults(entry)
@@ -87,6 +89,15 @@ def _evidence_faults(entry: Entry) -> list[str]:
         for name in stated
         if name in found and found[name] != stated[name]
     ]
+
+
+def _unnamed(results: Results) -> list[str]:
+    """Return which names of the spec are no names; the page shows them."""
+    model = results.spec["model"]
+    names = [("model.name", model["name"]), ("model.arch", model["arch"])]
+    names += [("a class", name) for name in model["classes"]]
+    names += [("an attack", attack.name) for group in results.plan.groups for attack in group]
+    return [f"{what} is {name!r}, wanted text" for what, name in names if not (isinstance(name, str) and name)]
 
 
 def _model_faults(entry: Entry) -> list[str]:

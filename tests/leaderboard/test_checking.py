@@ -232,6 +232,11 @@ SPECS = {
     "list": lambda spec: spec.update(data=[]),
     "no keys": lambda spec: [attack.pop("key") for group in spec["attacks"] for attack in group],
     "no clip": lambda spec: spec["model"].pop("clip"),
+    "no arch": lambda spec: spec["model"].pop("arch"),
+    "arch of numbers": lambda spec: spec["model"].update(arch=[1, 2]),
+    "classes of numbers": lambda spec: spec["model"].update(classes=[1, 2, 3, 4]),
+    "no strategy": lambda spec: spec.pop("strategy"),
+    "budgets": lambda spec: spec.update(budgets=[{"norm": "linf", "eps_frame": "1e999", "eps_clip": None}]),
     "no classes": lambda spec: spec["model"].update(classes=[]),
     "surrogate": lambda spec: spec.update(surrogate={"name": "another"}),
 }
