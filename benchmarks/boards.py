@@ -45,7 +45,7 @@ def measured(board: Board, name: str, runs: Path, *, only_complete: bool) -> rv.
     return rv.evaluate(
         rv.load_model(name),
         rv.load_data(board.data, split=board.split),
-        rv.load_battery(board.battery.partition("@")[0]),
+        board.load_attacks(),
         board.budgets,
         limit=board.clips,
         seed=board.seed,
@@ -69,7 +69,7 @@ def enter(board: Board, name: str, results: rv.Results) -> None:
     }
     entry = write_entry(results, board, folder, facts)
     headline = entry.facts["numbers"]["headline"]
-    print(f"{board.name}/{name}: {headline['correct']} of {entry.facts['numbers']['n']} at {headline['budget']}")
+    print(f"{board.name}/{name}: {headline['correct']:g} of {entry.facts['numbers']['n']} at {headline['budget']}")
 
 
 def attack_again(board: Board, name: str, runs: Path, clips: int) -> bool:

@@ -8,6 +8,7 @@ ATTACKS = Registry(
         "apgd": "robustvid.attacks.apgd:apgd",
         "apgd_t": "robustvid.attacks.apgd:apgd_t",
         "border": "robustvid.attacks.patch:border",
+        "corruption": "robustvid.attacks.corruption:corruption",
         "ddn": "robustvid.attacks.ddn:ddn",
         "di_fgsm": "robustvid.attacks.transfer:di_fgsm",
         "fab": "robustvid.attacks.fab:fab",

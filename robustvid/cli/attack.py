@@ -196,7 +196,7 @@ def _run(asked: Options, command: list[str], limit: int | None) -> Any:
 
     keep_freed_memory()
     budgets = _budgets(asked)
-    attacks = list(asked.attacks) if asked.attacks else rv.load_battery(asked.battery or "quick")
+    attacks = _attacks(asked)
     model = rv.load_model(asked.model)
     data = rv.load_data(asked.data, root=asked.root, split=asked.split)
     settings: dict[str, Any] = {
@@ -238,7 +238,7 @@ def _protocol(name: str) -> dict[str, Any]:
 
     board = load_board(name)
     fixed = {name: getattr(board, name) for name in ("data", "split", "seed", "strategy", "precision")}
-    return fixed | {"battery": board.battery.partition("@")[0], "clips": str(board.clips)}
+    return fixed | {"clips": str(board.clips)}
 
 
 def _budgets(asked: Options) -> list[Any]:
@@ -248,6 +248,15 @@ def _budgets(asked: Options) -> list[Any]:
     if asked.board:
         return list(load_board(asked.board).budgets)
     return make_budgets(asked.norm, asked.eps_frame, asked.eps_clip, asked.frames)
+
+
+def _attacks(asked: Options) -> Any:
+    import robustvid as rv
+    from robustvid.leaderboard.boards import load_board
+
+    if asked.board:
+        return load_board(asked.board).load_attacks()
+    return list(asked.attacks) if asked.attacks else rv.load_battery(asked.battery or "quick")
 
 
 def _training(attacks: Any, asked: Options) -> Any:

@@ -38,7 +38,7 @@ class Attack:
         version: of the card; 0 without a card.
         title: one line for lists.
         paper: where it comes from.
-        access: ``white-box``, ``score`` or ``decision``.
+        access: ``white-box``, ``score``, ``decision`` or, without a look at the model, ``blind``.
     """
 
     name: str

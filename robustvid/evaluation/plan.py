@@ -23,7 +23,7 @@ class Pair(NamedTuple):
 
 
 class AttackName(NamedTuple):
-    """An attack as a plan knows it; ``access`` is ``white-box``, ``score``, ``decision`` or unknown."""
+    """An attack as a plan knows it; ``access`` is ``white-box``, ``score``, ``decision``, ``blind`` or unknown."""
 
     name: str
     key: str

@@ -149,23 +149,27 @@ class Results:
         types = {"n": int, "correct": int, "acc": float, "lo": float, "hi": float}
         return pd.DataFrame(lines, columns=_CURVE_COLUMNS, dtype=object).astype(types)
 
-    def verdicts(self, threat: str) -> pd.DataFrame:
+    def verdicts(self, threat: str, attack: str | None = None) -> pd.DataFrame:
         """Return what became of every finished clip of a threat, in the order of measurement.
+
+        Args:
+            threat: a name such as ``"linf-frame"``.
+            attack: see :meth:`curve`.
 
         Returns:
             Columns ``sample``, ``digest`` of its pixels, ``label``, ``clean`` (right without an attack), and for every
             budget in words whether the clip stands.
 
         Raises:
-            UnknownNameError: no such threat in this run.
+            UnknownNameError: no such threat or attack in this run.
         """
-        number = self._find(threat, self.threats, "threat")
+        number, limits = self._find(threat, self.threats, "threat"), self._limits(attack or WORST)
         budgets = [budget.describe() for budget in self.plan.threats[number].budgets]
         lines = []
         for rows, hunts in zip(self._clips.values(), self._judged_or_wrong[number], strict=False):
             standing = np.full(len(budgets), hunts is not None)
-            for hunt in (hunts or {}).values():
-                standing &= hunt.broken_by < 0
+            for pair, hunt in (hunts or {}).items():
+                standing &= (hunt.broken_by < 0) | (hunt.broken_by > limits[pair.group])
             about = (rows[0].sample, rows[0].digest, rows[0].label, hunts is not None)
             lines.append([*about, *standing.tolist()])
         return pd.DataFrame(lines, columns=["sample", "digest", "label", "clean", *budgets])

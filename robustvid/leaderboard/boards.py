@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from robustvid.attacks.corruption import SEVERITIES
 from robustvid.budget import Budget
 from robustvid.errors import BudgetError, LeaderboardError
-from robustvid.evaluation.cards import load_battery
+from robustvid.evaluation.cards import Attack, Battery, load_attack, load_battery
 from robustvid.evaluation.results import Results
 from robustvid.evaluation.threats import Threat, group_threats
 from robustvid.registry import check_name, shipped_folder
@@ -32,12 +33,13 @@ class Board:
         digest: of the dataset's files, ``""`` where the dataset gives none.
         clips: how many are measured, drawn by ``seed``.
         seed: of every random draw.
-        battery: name and version.
-        keys: the attacks of the battery, by the hashes of their cards.
+        battery: name and version; ``""`` on a board of corruptions.
+        corruptions: kinds that every clip meets at every severity, each on its own; none on a board of attacks.
+        keys: the attacks, by the hashes of their cards.
         strategy: of the search for each clip's critical radius.
         precision: of the model that attacks work on.
         budgets: what perturbations may be.
-        headline: the budget whose robust accuracy orders the board.
+        headline: the budget whose robust accuracy orders the board; with corruptions, the mean over all of them does.
         clip: frames, stride and size of the clips; None where every model takes its own.
         folder: where protocol and entries lie.
     """
@@ -52,6 +54,7 @@ class Board:
     clips: int
     seed: int
     battery: str
+    corruptions: tuple[str, ...]
     keys: tuple[str, ...]
     strategy: str
     precision: str
@@ -64,6 +67,17 @@ class Board:
     def threat(self) -> Threat:
         """Return the threat that the headline belongs to."""
         return next(threat for threat in group_threats(self.budgets) if self.headline in threat.budgets)
+
+    def load_attacks(self) -> Battery | list[Attack]:
+        """Return the battery, or every corruption at every severity.
+
+        Raises:
+            CardError: a card cannot be loaded.
+        """
+        if not self.corruptions:
+            return load_battery(self.battery.partition("@")[0])
+        severities = range(1, SEVERITIES + 1)
+        return [load_attack(f"corruption:kind={kind},severity={s}") for kind in self.corruptions for s in severities]
 
     def mismatches(self, results: Results, *, other_attacks: bool = False) -> list[str]:
         """Return where a run's spec differs from the protocol, in words.
@@ -89,7 +103,7 @@ class Board:
         if not other_attacks:
             keys = [attack["key"] for group in spec["attacks"] for attack in group]
             pairs += [
-                ("battery", self.battery, spec["battery"]),
+                ("battery", self.battery, spec["battery"] or ""),
                 ("attacks", list(self.keys), keys),
                 ("strategy", self.strategy, spec["strategy"]),
                 ("precision", self.precision, spec.get("precision", "exact")),
@@ -126,6 +140,7 @@ def load_board(name: str, root: Path | None = None) -> Board:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise LeaderboardError(f"{path} cannot be read: {error}") from None
+    table = {"battery": "", "corruptions": []} | table
     if faults := _faults(table):
         raise LeaderboardError(f"{path}: {'; '.join(faults)}")
     try:
@@ -135,11 +150,14 @@ def load_board(name: str, root: Path | None = None) -> Board:
         raise LeaderboardError(f"{path}: {error}") from None
     if headline not in budgets:
         raise LeaderboardError(f"{path}: the headline {table['headline']!r} is none of the budgets")
-    rest = {key: value for key, value in table.items() if key not in {"budgets", "headline", "keys", "clip"}}
+    rest = {
+        key: value for key, value in table.items() if key not in {"budgets", "headline", "corruptions", "keys", "clip"}
+    }
     return Board(
         name=name,
         budgets=budgets,
         headline=headline,
+        corruptions=tuple(table["corruptions"]),
         keys=tuple(table["keys"]),
         clip=table.get("clip"),
         folder=path.parent,
@@ -153,14 +171,15 @@ def changed_attacks(board: Board) -> list[str]:
     Raises:
         CardError: the battery cannot be loaded.
     """
-    battery = load_battery(board.battery.partition("@")[0])
-    now = {attack.key: attack.name for attack in battery.attacks}
-    faults = [f"the card {name} is not the one of the protocol" for key, name in now.items() if key not in board.keys]
-    found = f"{battery.name}@{battery.version}"
-    if found != board.battery:
+    loaded = board.load_attacks()
+    attacks = loaded.attacks if isinstance(loaded, Battery) else loaded
+    faults = [
+        f"the card {attack.name} is not the one of the protocol" for attack in attacks if attack.key not in board.keys
+    ]
+    if isinstance(loaded, Battery) and (found := f"{loaded.name}@{loaded.version}") != board.battery:
         faults.append(f"the battery is {found}, the protocol names {board.battery}")
-    if not faults and tuple(now) != board.keys:
-        faults.append("the battery's attacks are not those of the protocol, in their order")
+    if not faults and tuple(attack.key for attack in attacks) != board.keys:
+        faults.append("the attacks are not those of the protocol, in their order")
     return faults
 
 
@@ -192,7 +211,8 @@ _FIELDS: dict[str, tuple[_Check, str]] = {
     "digest": (lambda value: isinstance(value, str), "text"),
     "clips": (_is_count, "a whole number"),
     "seed": (_is_count, "a whole number"),
-    "battery": (_is_text, "name@version"),
+    "battery": (lambda value: isinstance(value, str), "name@version"),
+    "corruptions": (lambda value: value == [] or _is_texts(value), "kinds of corruption"),
     "keys": (_is_texts, "the keys of the battery's attacks"),
     "strategy": (_is_text, "bisect or every"),
     "precision": (_is_text, "fast or exact"),
@@ -209,6 +229,8 @@ def _faults(table: Mapping[str, Any]) -> list[str]:
         for name, (check, wanted) in _FIELDS.items()
         if name in table and not check(table[name])
     ]
+    if bool(table.get("battery")) == bool(table.get("corruptions")):
+        faults.append("wanted either a battery or corruptions")
     if not isinstance(table.get("clip", {}), dict):
         faults.append("clip is no table of frames, stride and size")
     return faults

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
+
+from robustvid.attacks.corruption import SEVERITIES
 from robustvid.evaluation.journal import CLEAN
 from robustvid.evaluation.results import Results
 from robustvid.leaderboard.boards import Board
@@ -19,14 +22,13 @@ def compute_numbers(results: Results, board: Board) -> dict[str, Any]:
         results: a complete run within the board's budgets.
         board: what it is entered to.
     """
-    headline = board.headline.describe()
-    verdicts = results.verdicts(board.threat.name)
+    verdicts = headline(results, board)
     groups = verdicts.groupby("label")
     audit = results.audit
     return {
         "n": results.n,
         "clean": results.clean["correct"],
-        "headline": {"budget": headline, "correct": int(verdicts[headline].sum())},
+        "headline": {"budget": board.headline.describe(), "correct": count(verdicts["stands"])},
         "threats": [
             {"threat": threat.name, "budgets": _cells(results, threat.name, [b.describe() for b in threat.budgets])}
             for threat in results.plan.threats
@@ -36,16 +38,51 @@ def compute_numbers(results: Results, board: Board) -> dict[str, Any]:
                 "class": str(results.spec["model"]["classes"][label]),
                 "n": len(group),
                 "clean": int(group.clean.sum()),
-                "robust": int(group[headline].sum()),
+                "robust": count(group["stands"]),
             }
             for label, group in groups
         ],
+        "corruptions": _corruptions(results, board),
         "flags": [dict(flag) for flag in results.flags],
         "audit": {name: audit[name] for name in ("skipped", "checked", "wrong")},
         "left_out": len(results.left_out),
         "cost": results.cost,
         "ms_per_clip": _latency(results),
     }
+
+
+def headline(results: Results, board: Board) -> pd.DataFrame:
+    """Return what became of every clip at the headline.
+
+    Returns:
+        Columns ``sample``, ``digest``, ``label``, ``clean`` and ``stands``: 1 or 0, or, on a board of corruptions, the
+        share of them under which the model is right.
+    """
+    budget, threat = board.headline.describe(), board.threat.name
+    names = results.attacks if board.corruptions else [None]
+    each = [results.verdicts(threat, name) for name in names]
+    stands = sum(verdicts[budget].astype(float) for verdicts in each) / len(each)
+    return each[0][["sample", "digest", "label", "clean"]].assign(stands=stands)
+
+
+def count(stands: pd.Series[Any]) -> int | float:
+    """Return the sum as a whole number where every clip counts whole."""
+    total = float(stands.sum())
+    return int(total) if bool(stands.isin([0, 1]).all()) else round(total, 6)
+
+
+def _corruptions(results: Results, board: Board) -> list[dict[str, Any]]:
+    budget, threat = board.headline.describe(), board.threat.name
+    return [
+        {
+            "kind": kind,
+            "correct": [
+                int(results.verdicts(threat, results.attacks[row * SEVERITIES + s])[budget].sum())
+                for s in range(SEVERITIES)
+            ],
+        }
+        for row, kind in enumerate(board.corruptions)
+    ]
 
 
 def implausible(results: Results) -> list[str]:

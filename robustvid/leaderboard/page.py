@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pandas as pd
+
 import robustvid
+from robustvid.attacks.corruption import SEVERITIES
 from robustvid.evaluation.results import wilson
 from robustvid.leaderboard.boards import Board
 from robustvid.leaderboard.checking import check_board, entry_folders
@@ -20,7 +23,7 @@ from robustvid.leaderboard.entries import Entry, read_entry
 from robustvid.leaderboard.ranking import LEVEL, Place, places
 from robustvid.reporting import chart as charts
 from robustvid.reporting.page import explained, number_table, player_facts, render_page
-from robustvid.reporting.panels import Panel, area, panels, ticks
+from robustvid.reporting.panels import Axis, Line, Panel, area, panels, ticks
 
 ALL_PICTURES = 6_000_000  # characters of base64, so that the page stays below 10 MB
 _SPARK = (96, 26)
@@ -83,7 +86,7 @@ def _board(board: Board, entries: list[Entry], pages: list[dict[str, Any]]) -> d
         "name": board.name,
         "title": board.title,
         "board": board,
-        "headline": board.headline.describe(),
+        "headline": _headline(board),
         "budgets": [budget.describe() for budget in board.budgets],
         "rows": rows,
         "statuses": sorted({row["status"] for row in rows}),
@@ -102,7 +105,8 @@ def _board(board: Board, entries: list[Entry], pages: list[dict[str, Any]]) -> d
 def _row(place: Place, board: Board) -> dict[str, Any]:
     entry, numbers = place.entry, place.entry.facts["numbers"]
     spec = entry.results.spec
-    worst = _headline_panel(entry, board).lines[0].points
+    worst = next(panel for panel in _panels(entry, board) if panel.threat == board.threat.name).lines[0].points
+    robust = place.correct / place.n
     return {
         "rank": place.rank,
         "id": entry.id,
@@ -110,9 +114,9 @@ def _row(place: Place, board: Board) -> dict[str, Any]:
         "status": place.status,
         "lowered_by": [other.id for other in place.lowered_by],
         "clean": _share(numbers["clean"], numbers["n"]),
-        "robust": {"correct": place.correct, "acc": place.correct / place.n, "lo": place.lo, "hi": place.hi},
+        "robust": {"correct": place.correct, "acc": robust, "lo": place.lo, "hi": place.hi},
         "n": place.n,
-        "area": area(worst),
+        "area": area(worst) if not board.corruptions else robust * place.n / max(1, numbers["clean"]),
         "spark": _spark(worst),
         "parameters": entry.facts["parameters"],
         "ms_per_clip": numbers["ms_per_clip"],
@@ -127,7 +131,7 @@ def _row(place: Place, board: Board) -> dict[str, Any]:
 def _entry(entry: Entry, board: Board, clips: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
     results, facts = entry.results, entry.facts
     name = results.spec["model"]["name"]
-    drawn = [(panel.name, charts.chart(panel, name)) for panel in panels(results)]
+    drawn = [(panel.name, charts.chart(panel, name)) for panel in _panels(entry, board)]
     classes = [
         line | {"few": line["n"] < _FEW, "before": line["clean"] / line["n"], "after": line["robust"] / line["n"]}
         for line in facts["numbers"]["classes"]
@@ -141,7 +145,11 @@ def _entry(entry: Entry, board: Board, clips: list[tuple[int, dict[str, Any]]]) 
         "clean": _share(facts["numbers"]["clean"], facts["numbers"]["n"]),
         "charts": [chart for _, chart in drawn],
         "drawn": dict(drawn),
-        "tables": [number_table(results, threat) for threat in results.threats],
+        "tables": [] if board.corruptions else [number_table(results, threat) for threat in results.threats],
+        "corruptions": [
+            {"kind": line["kind"], "shares": [_share(correct, facts["numbers"]["n"]) for correct in line["correct"]]}
+            for line in facts["numbers"]["corruptions"]
+        ],
         "flags": explained(results),
         "classes": sorted(classes, key=lambda line: line["after"]),
         "energies": [_energy(threat, profiles) for threat, profiles in entry.frames.items()],
@@ -179,8 +187,29 @@ def _machine(environment: dict[str, Any]) -> str:
     return ", ".join(str(part) for part in (environment.get("device"), environment.get("system"), *told) if part)
 
 
-def _headline_panel(entry: Entry, board: Board) -> Panel:
-    return next(panel for panel in panels(entry.results) if panel.threat == board.threat.name)
+def _headline(board: Board) -> str:
+    if board.corruptions:
+        return f"the mean over {len(board.corruptions)} corruptions at {SEVERITIES} severities"
+    return board.headline.describe()
+
+
+def _panels(entry: Entry, board: Board) -> list[Panel]:
+    """Return what to draw: the panels of a run, or, for corruptions, the mean over kinds against the severity."""
+    if not board.corruptions:
+        return panels(entry.results)
+    numbers = entry.facts["numbers"]
+    counts = [numbers["clean"], *(sum(found) / len(found) for found in _by_severity(numbers))]
+    shares = [correct / numbers["n"] for correct in counts]
+    points = pd.DataFrame({"x": range(len(counts)), "correct": counts, "acc": shares, "lo": shares, "hi": shares})
+    points = points.assign(n=numbers["n"], budget=["clean", *(f"severity {s}" for s in points.x[1:])])
+    chance = 1 / len(entry.results.spec["model"]["classes"])
+    line = Line("worst", "mean over all kinds", points)
+    axes = (Axis("severity", "severity of the corruption", 1),)
+    return [Panel(board.threat.name, "severity", "all corruptions", axes, (line,), shares[0], chance)]
+
+
+def _by_severity(numbers: dict[str, Any]) -> list[tuple[int, ...]]:
+    return list(zip(*(line["correct"] for line in numbers["corruptions"]), strict=True))
 
 
 def _share(correct: int, n: int) -> dict[str, Any]:

@@ -13,8 +13,10 @@ import pandas as pd
 from robustvid.evaluation.results import wilson
 from robustvid.leaderboard.boards import Board
 from robustvid.leaderboard.entries import Entry
+from robustvid.leaderboard.numbers import count, headline
 
 LEVEL = 0.05
+_DRAWS = 2000
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class Place:
         lowered_by: evaluations by others that broke more clips at the headline.
         rank: 1 and the number of models that are better by the paired test.
         n: clips.
-        correct: clips that stand at the headline under every evaluation.
-        lo: lower bound of a 95 % Wilson interval of the share.
+        correct: clips that stand at the headline under every evaluation; with corruptions, the sum of their shares.
+        lo: lower bound of a 95 % interval of the share: Wilson's; for means over corruptions by bootstrap over clips.
         hi: upper bound.
     """
 
@@ -35,15 +37,16 @@ class Place:
     lowered_by: tuple[Entry, ...]
     rank: int
     n: int
-    correct: int
+    correct: int | float
     lo: float
     hi: float
 
     @property
     def status(self) -> str:
         """Return the entry's status; ``"flagged"`` where another's evaluation went below its interval."""
-        own = self.entry.facts["numbers"]["headline"]["correct"]
-        lo, _ = wilson(own, self.n)
+        if not self.lowered_by:
+            return self.entry.status
+        lo, _ = wilson(round(self.entry.facts["numbers"]["headline"]["correct"]), self.n)
         return "flagged" if self.correct < lo * self.n else self.entry.status
 
 
@@ -51,7 +54,7 @@ def places(board: Board, entries: Sequence[Entry]) -> list[Place]:
     """Return the rows of a board, best first.
 
     A clip stands for a model where it stands in every evaluation of the model. Two models are compared on the clips on
-    which they differ (McNemar's test, exact, two-sided, at 5 %).
+    which they differ (sign test, exact, two-sided, at 5 %; where clips stand or fall, this is McNemar's test).
 
     Args:
         board: whose headline orders the rows.
@@ -64,35 +67,37 @@ def places(board: Board, entries: Sequence[Entry]) -> list[Place]:
     for entry in own:
         others = [other for other in entries if other.of == entry.id]
         standing = verdicts[entry.id]
-        lowered[entry.id] = tuple(
-            other for other in others if bool((standing & ~verdicts[other.id].reindex(standing.index)).any())
-        )
-        for other in others:
-            standing &= verdicts[other.id].reindex(standing.index)
-        joined[entry.id] = standing
+        lowered[entry.id] = tuple(other for other in others if bool((verdicts[other.id] < standing).any()))
+        joined[entry.id] = pd.concat([standing, *(verdicts[other.id] for other in others)], axis=1).min(axis=1)
     better = _better([joined[entry.id] for entry in own])
     found = []
-    for entry, count in zip(own, better, strict=True):
+    for entry, above in zip(own, better, strict=True):
         standing = joined[entry.id]
-        n, correct = len(standing), int(standing.sum())
-        found.append(Place(entry, lowered[entry.id], 1 + count, n, correct, *wilson(correct, n)))
+        found.append(Place(entry, lowered[entry.id], 1 + above, len(standing), count(standing), *_interval(standing)))
     return sorted(found, key=lambda place: (place.rank, -place.correct / place.n, place.entry.id))
 
 
 def _headline(entry: Entry, board: Board) -> pd.Series[Any]:
-    verdicts = entry.results.verdicts(board.threat.name).set_index("sample")
-    return verdicts[board.headline.describe()].copy()
+    return headline(entry.results, board).set_index("sample")["stands"].sort_index()
+
+
+def _interval(standing: pd.Series[Any]) -> tuple[float, float]:
+    values = standing.to_numpy(dtype=float)
+    if np.isin(values, (0, 1)).all():
+        return wilson(int(values.sum()), len(values))
+    drawn = np.random.default_rng(0).choice(values, (_DRAWS, len(values))).mean(1)
+    lo, hi = np.quantile(drawn, (0.025, 0.975))
+    return float(lo), float(hi)
 
 
 def _better(standing: Sequence[pd.Series[Any]]) -> list[int]:
     """Return for each model how many others stand on more clips, by more than chance, on the clips they share."""
-    table = pd.concat(list(standing), axis=1).to_numpy(dtype=float) if standing else np.empty((0, 0))
-    up, down = (table == 1).astype(int), (table == 0).astype(int)  # a clip that one was not measured on is neither
-    won = up.T @ down
-    return [
-        sum(_differ(int(theirs), int(ours)) for theirs, ours in zip(won[:, i], won[i], strict=True))
-        for i in range(len(won))
-    ]
+    if not standing:
+        return []
+    table = pd.concat(list(standing), axis=1).to_numpy(dtype=float)
+    # A clip that one of two was not measured on is NaN, which is neither larger nor smaller.
+    lost = np.stack([(table > column[:, None]).sum(0) for column in table.T])
+    return [sum(_differ(int(lost[i, j]), int(lost[j, i])) for j in range(len(lost))) for i in range(len(lost))]
 
 
 @cache

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from robustvid.contracts import ClipSpec, Sample, VideoDataset
 from robustvid.errors import LeaderboardError
-from robustvid.evaluation.cards import load_battery
 from robustvid.evaluation.results import wilson
 from robustvid.evaluation.sweep import Progress, evaluate
 from robustvid.leaderboard.boards import Board
@@ -106,7 +105,7 @@ def verify(
     results = evaluate(
         model,
         Chosen(data, places),
-        load_battery(board.battery.partition("@")[0]),
+        board.load_attacks(),
         board.budgets,
         out=out,
         device=device,

@@ -18,5 +18,5 @@ def test_every_card_has_a_cost_a_source_and_a_kind_of_access(name):
     assert cost(attack), f"the docstring of {attack.target} has no sentence 'Costs ... .'"
     assert attack.paper
     assert attack.title
-    assert attack.access in {"white-box", "score", "decision"}
+    assert attack.access in {"white-box", "score", "decision", "blind"}
     assert attack.version >= 1

@@ -5,16 +5,13 @@ import csv
 import io
 import json
 import os
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "reporting"))
 from browser import CHROMIUM, Browser
+from PIL import Image
 
 from robustvid.leaderboard.checking import find_entry
 from robustvid.leaderboard.page import write_page

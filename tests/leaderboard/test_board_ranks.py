@@ -1,6 +1,5 @@
 """Ranks by the paired test, shared where it cannot tell, and rows that others lower."""
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,12 +15,14 @@ class Drawn:
 
     def __init__(self, name, standing, of=None):
         self.id, self.of, self.status, self._standing = name, of, "self-reported", standing
-        self.facts = {"numbers": {"headline": {"correct": int(sum(standing))}}}
+        self.facts = {"numbers": {"headline": {"correct": sum(standing)}}}
         self.results = self
 
-    def verdicts(self, threat):
+    def verdicts(self, threat, attack=None):
         samples = [f"s{place}" for place in range(len(self._standing))]
-        return pd.DataFrame({"sample": samples, "linf frame 2/255": np.asarray(self._standing, dtype=bool)})
+        return pd.DataFrame(
+            {"sample": samples, "digest": "", "label": 0, "clean": True, "linf frame 2/255": self._standing}
+        )
 
 
 def first(n, of=100):
@@ -67,6 +68,26 @@ def test_an_evaluation_that_breaks_little_flags_nothing(board):
 def test_an_evaluation_that_breaks_nothing_more_lowers_nothing(board):
     (place,) = places(board, [Drawn("a", first(60)), Drawn("again", [True] * 100, of="a")])
     assert (place.correct, place.lowered_by) == (60, ())
+
+
+def test_shares_are_compared_clip_by_clip():
+    """Corruptions leave shares of clips: the sign test, and an interval by bootstrap."""
+    board = load_board("motion10-corruptions")
+    column = {"linf frame 1.0": "stands"}
+
+    class Mean(Drawn):
+        attacks = ("one", "two")
+
+        def verdicts(self, threat, attack=None):
+            table = super().verdicts(threat).rename(columns={"linf frame 2/255": "linf frame 1.0"})
+            return table.assign(**{name: [share > (attack == "two") / 2 for share in table[name]] for name in column})
+
+    half, most = Mean("half", [0.5] * 100), Mean("most", [0.5] * 90 + [1.0] * 10)
+    better, worse = places(board, [half, most])
+    assert (better.entry.id, better.rank, worse.rank) == ("most", 1, 2)
+    assert (better.correct, worse.correct) == (55, 50)
+    assert better.lo < 0.55 < better.hi
+    assert worse.lo == worse.hi == 0.5
 
 
 def test_real_entries(board, runs):
