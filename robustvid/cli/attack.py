@@ -293,6 +293,9 @@ def _tell(results: Any, asked: Options) -> None:
     link = log_run(results, mode=asked.mlflow_mode)
     if link:
         console.print(f"MLflow    {link}", soft_wrap=True, highlight=False, markup=False)
+    if asked.board:
+        line = f"Next      robustvid leaderboard submit {results.folder} --board {asked.board} --id NAME"
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 @contextmanager

@@ -45,10 +45,10 @@ def list_boards_command(boards: str | None) -> None:
 
     from robustvid.leaderboard.checking import entry_folders
 
-    table = Table("Board", "Headline", "Entries", "What it measures", box=None, pad_edge=False)
+    table = Table("Board", "Ordered by", "Entries", "What it measures", box=None, pad_edge=False)
     table.columns[0].no_wrap = True
     for board in _load(boards):
-        cells = (board.name, board.headline.describe(), str(len(entry_folders(board))), board.title)
+        cells = (board.name, board.question, str(len(entry_folders(board))), board.title)
         table.add_row(*map(Text, cells))
     Console().print(table)
 
@@ -96,8 +96,8 @@ def submit(run: str, board: str | None, name: str, out: str | None, boards: str 
     folder = folder if folder.name == name else folder / name
     entry = write_entry(results, target, folder, facts | {"bibtex": bibtex.read() if bibtex else ""})
     _tell_faults({entry.id: check_entry(entry, target)})
-    headline = entry.facts["numbers"]["headline"]
-    click.echo(f"{entry.id}: {headline['correct']} of {entry.facts['numbers']['n']} stand at {headline['budget']}")
+    numbers = entry.facts["numbers"]
+    click.echo(f"{entry.id}: {numbers['headline']['correct']:g} of {numbers['n']} clips stand, {target.question}")
     click.echo(f"Entry     {folder}, for the board {target.name}")
     click.echo(f"Next      robustvid leaderboard add {folder}, and a pull request with leaderboards/{target.name}")
 

@@ -68,6 +68,13 @@ class Board:
         """Return the threat that the headline belongs to."""
         return next(threat for threat in group_threats(self.budgets) if self.headline in threat.budgets)
 
+    @property
+    def question(self) -> str:
+        """Return in words what orders the board."""
+        if self.corruptions:
+            return f"the mean over {len(self.corruptions)} corruptions at {SEVERITIES} severities"
+        return self.headline.describe()
+
     def load_attacks(self) -> Battery | list[Attack]:
         """Return the battery, or every corruption at every severity.
 

@@ -15,7 +15,6 @@ from urllib.parse import quote
 import pandas as pd
 
 import robustvid
-from robustvid.attacks.corruption import SEVERITIES
 from robustvid.evaluation.results import wilson
 from robustvid.leaderboard.boards import Board
 from robustvid.leaderboard.checking import check_board, entry_folders
@@ -86,7 +85,7 @@ def _board(board: Board, entries: list[Entry], pages: list[dict[str, Any]]) -> d
         "name": board.name,
         "title": board.title,
         "board": board,
-        "headline": _headline(board),
+        "headline": board.question,
         "budgets": [budget.describe() for budget in board.budgets],
         "rows": rows,
         "statuses": sorted({row["status"] for row in rows}),
@@ -185,12 +184,6 @@ def _machine(environment: dict[str, Any]) -> str:
     versions = environment.get("versions")
     told = [f"{name} {version}" for name, version in versions.items() if version] if isinstance(versions, dict) else []
     return ", ".join(str(part) for part in (environment.get("device"), environment.get("system"), *told) if part)
-
-
-def _headline(board: Board) -> str:
-    if board.corruptions:
-        return f"the mean over {len(board.corruptions)} corruptions at {SEVERITIES} severities"
-    return board.headline.describe()
 
 
 def _panels(entry: Entry, board: Board) -> list[Panel]:

@@ -17,6 +17,7 @@ from robustvid.evaluation.threats import Threat
 # dark and white pages.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 GREY = "#8a8f98"
+_MOST_LINES = 16
 _COLUMNS = ("eps_frame", "eps_clip", "frames")
 
 
@@ -215,6 +216,8 @@ def _lines(results: Results, threat: Threat) -> list[tuple[str, str, pd.DataFram
     worst = "worst case" if len(single) > 1 else single[0][1]
     if len(groups) == 1:
         single.pop()
+    if len(single) > _MOST_LINES:  # nobody could tell them apart; the tables have them
+        single = []
     curves = [(WORST, worst, results.curve(threat.name))]
     curves += [(name, label, results.curve(threat.name, name)) for name, label in single]
     return [(name, label, _numbered(curve, threat)) for name, label, curve in curves]

@@ -12,6 +12,7 @@ from robustvid.reporting.panels import rows
 
 _BAR = 8  # cells
 _LEFT_OUT = 5  # videos that are named
+_NAMED = 8  # attacks that are listed one by one
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
@@ -61,7 +62,8 @@ def _heading(results: Results) -> Text:
 
 
 def _table(results: Results, threat: str) -> Table:
-    title = f"{threat}: worst case of {', '.join(results.attacks)}"
+    names = results.attacks
+    title = f"{threat}: worst case of {', '.join(names) if len(names) <= _NAMED else f'{len(names)} attacks'}"
     table = Table(title=Text(title), title_justify="left", title_style="", box=None, padding=(0, 1), pad_edge=False)
     table.add_column("budget", no_wrap=True)
     table.add_column("robust", justify="right", no_wrap=True)
@@ -83,7 +85,12 @@ def _breakers(results: Results, threat: str) -> list[str]:
     """Return for the clean clips and for every budget which attack broke how many."""
     counts = results.broken_by(threat)
     cells = zip(*counts.values(), strict=True)
-    return ["", *(", ".join(f"{n}×{name}" for name, n in zip(counts, cell, strict=True) if n) for cell in cells)]
+    return ["", *(_listed([f"{n}×{name}" for name, n in zip(counts, cell, strict=True) if n]) for cell in cells)]
+
+
+def _listed(parts: list[str]) -> str:
+    more = len(parts) - _NAMED
+    return ", ".join(parts[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _bar(per_cent: float) -> str:

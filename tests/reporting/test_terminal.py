@@ -4,6 +4,8 @@ import io
 
 from rich.console import Console
 
+import robustvid as rv
+from robustvid.reporting.panels import panels
 from robustvid.reporting.terminal import print_results
 
 
@@ -53,3 +55,13 @@ def test_names_are_not_read_as_markup(hostile):
 def test_unfinished_runs_say_so(partial, unmeasured):
     assert "not complete" in printed(partial)
     assert "–" in printed(unmeasured)
+
+
+def test_many_attacks_are_counted_and_not_drawn(measure):
+    names = [f"corruption:kind={kind},severity={s}" for kind in ("jpeg", "contrast", "freeze") for s in range(1, 6)]
+    run = measure("many", [*names, "fgsm", "pgd:steps=2"], [rv.Budget("linf", 1.0)])
+    text = printed(run, width=100)
+    assert "linf-frame: worst case of 17 attacks" in text
+    assert max(map(len, text.splitlines())) <= 100
+    (panel,) = panels(run)
+    assert [line.name for line in panel.lines] == ["worst"]
