@@ -18,13 +18,14 @@ from pathlib import Path
 import robustvid as rv
 from robustvid.contracts import ModelCard
 from robustvid.evaluation.machine import keep_freed_memory
+from robustvid.evaluation.spec import write_json
 from robustvid.leaderboard.boards import Board, list_boards, load_board, shipped_boards
 from robustvid.leaderboard.checking import check_board, find_entry
-from robustvid.leaderboard.entries import note_status, write_entry
+from robustvid.leaderboard.entries import ENTRY, note_status, read_entry, write_entry
 from robustvid.leaderboard.verifying import verify
 from robustvid.models import zoo
 
-BY = "the robustvid authors"
+BY, ROWS = "the robustvid authors", "rows.jsonl.gz"
 
 
 def training(card: ModelCard) -> str:
@@ -56,9 +57,10 @@ def measured(board: Board, name: str, runs: Path, *, only_complete: bool) -> rv.
 
 
 def enter(board: Board, name: str, results: rv.Results) -> None:
-    """Write the entry of a model of the zoo, in place of an earlier one."""
+    """Write the entry of a model of the zoo, in place of an earlier one; of the same run the history stays."""
     model = rv.load_model(name)
     folder = board.folder / name
+    before = read_entry(folder).facts if (folder / ENTRY).is_file() else None
     shutil.rmtree(folder, ignore_errors=True)
     facts = {
         "source": name,
@@ -68,6 +70,8 @@ def enter(board: Board, name: str, results: rv.Results) -> None:
         "by": BY,
     }
     entry = write_entry(results, board, folder, facts)
+    if before is not None and before["evidence"][ROWS] == entry.facts["evidence"][ROWS]:
+        write_json(folder / ENTRY, entry.facts | {name: before[name] for name in ("date", "history")})
     headline = entry.facts["numbers"]["headline"]
     print(f"{board.name}/{name}: {headline['correct']:g} of {entry.facts['numbers']['n']} at {headline['budget']}")
 
