@@ -57,7 +57,7 @@ def check_entry(entry: Entry, board: Board) -> list[str]:
     try:
         results = entry.results
         faults = board.mismatches(results, other_attacks=entry.of is not None)
-        if not results.complete:
+        if not results.complete or not results.n:
             faults.append("the run is not complete")
         if facts["weights_sha256"] != results.spec["model"]["weights"]:
             faults.append("weights_sha256 is not that of the run")

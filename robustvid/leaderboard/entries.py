@@ -139,7 +139,7 @@ def check_run(results: Results, board: Board, *, external: bool = False) -> None
         LeaderboardError: it follows another protocol, or is not complete.
     """
     faults = board.mismatches(results, other_attacks=external)
-    if not results.complete:
+    if not results.complete or not results.n:
         faults.append(f"the run is not complete: {results.n} clips looked at; the same command again goes on")
     if faults:
         raise LeaderboardError(f"{results.folder} cannot be entered to {board.name}: {'; '.join(faults)}")

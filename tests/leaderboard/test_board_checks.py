@@ -164,6 +164,14 @@ def test_files_that_are_no_evidence_are_found(board, tmp_path):
     assert "path.json is no file of evidence" in faults["toy-b"]
 
 
+def test_a_run_of_no_clip_is_refused(board):
+    folder = board.folder / "toy"
+    rewrite(folder / "spec.json", lambda spec: spec["data"].update(clips=0))
+    change_rows(folder, list.clear)
+    rewrite(board.folder / "toy" / "entry.json", lambda facts: facts.update(evidence=digests(folder)))
+    assert "the run is not complete" in check_board(board)["toy"]
+
+
 def test_a_linked_folder_is_refused(board, tmp_path):
     (board.folder / "toy").rename(tmp_path / "toy")
     (board.folder / "toy").symlink_to(tmp_path / "toy")
