@@ -34,8 +34,11 @@ def report(run: str, as_json: bool) -> None:
     results = Results(find_run(run))
     console = Console(stderr=as_json)
     print_results(results, console)
-    write_figures(results, results.folder / "figures")
-    console.print(f"Report    {write_report(results)}", soft_wrap=True, highlight=False, markup=False)
+    if (results.folder / "rows.jsonl").is_file():
+        write_figures(results, results.folder / "figures")
+        console.print(f"Report    {write_report(results)}", soft_wrap=True, highlight=False, markup=False)
+    else:
+        console.print("An entry of a leaderboard: nothing is written into it.")
     if as_json:
         click.echo(json.dumps(results.summary(), allow_nan=False))
 

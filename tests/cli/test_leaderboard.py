@@ -68,6 +68,14 @@ def test_from_a_run_to_the_page(mine):
     assert "Mine" in Path("site/index.html").read_text()
 
 
+def test_report_shows_an_entry_and_leaves_it_alone(entered):
+    told = run("report", "boards/noise-linf/mine")
+    assert told.exit_code == 0
+    assert "nothing is written into it" in told.output
+    assert "linf-frame" in told.output
+    assert run("leaderboard", "check", "--boards", "boards").exit_code == 0
+
+
 def test_a_second_time_is_refused(entered):
     again = run("leaderboard", "add", "mine", "--boards", "boards")
     assert again.exit_code == 2
