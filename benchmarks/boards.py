@@ -84,7 +84,7 @@ def attack_again(board: Board, name: str, runs: Path, clips: int) -> bool:
     verdicts = verify(entry, board, rv.load_model(name), data, out, clips=clips)
     agrees = all(verdict.agrees for verdict in verdicts)
     for one in verdicts:
-        print(f"  {one.budget:<22} stated {one.stated} of {one.n} [{one.lo:.1f}, {one.hi:.1f}], found {one.found}")
+        print(f"  {one.budget:<22} stated {one.stated:g} of {one.n} [{one.lo:.1f}, {one.hi:.1f}], found {one.found:g}")
     note_status(entry, "reproduced" if agrees else "flagged", BY, f"{clips} clips attacked again with seed 1")
     print(f"{board.name}/{name}: {'agrees' if agrees else 'DOES NOT AGREE'}")
     return agrees

@@ -268,8 +268,8 @@ def _verify(name: str, boards: str | None, options: dict[str, Any]) -> None:
     else:
         for verdict in verdicts:
             click.echo(
-                f"{verdict.budget:<24} stated {verdict.stated:>3} of {verdict.n} [{verdict.lo:.1f}, {verdict.hi:.1f}]"
-                f"   found {verdict.found:>3}   {verdict.differing} clips differ"
+                f"{verdict.budget:<24} stated {verdict.stated:>3g} of {verdict.n} [{verdict.lo:.1f}, {verdict.hi:.1f}]"
+                f"   found {verdict.found:>3g}   {verdict.differing} clips differ"
                 f"{'' if verdict.agrees else '   DISAGREES'}"
             )
         click.echo(f"{name}: {'agrees' if agrees else 'does not agree'} with what was found on {verdicts[0].n} clips")

@@ -73,7 +73,7 @@ def places(board: Board, entries: Sequence[Entry]) -> list[Place]:
     found = []
     for entry, above in zip(own, better, strict=True):
         standing = joined[entry.id]
-        found.append(Place(entry, lowered[entry.id], 1 + above, len(standing), count(standing), *_interval(standing)))
+        found.append(Place(entry, lowered[entry.id], 1 + above, len(standing), count(standing), *interval(standing)))
     return sorted(found, key=lambda place: (place.rank, -place.correct / place.n, place.entry.id))
 
 
@@ -81,7 +81,8 @@ def _headline(entry: Entry, board: Board) -> pd.Series[Any]:
     return headline(entry.results, board).set_index("sample")["stands"].sort_index()
 
 
-def _interval(standing: pd.Series[Any]) -> tuple[float, float]:
+def interval(standing: pd.Series[Any]) -> tuple[float, float]:
+    """Return a 95 % interval of the mean: Wilson's where clips stand or fall, for shares by bootstrap over clips."""
     values = standing.to_numpy(dtype=float)
     if np.isin(values, (0, 1)).all():
         return wilson(int(values.sum()), len(values))

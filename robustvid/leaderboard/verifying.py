@@ -5,15 +5,18 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from robustvid.contracts import ClipSpec, Sample, VideoDataset
 from robustvid.errors import LeaderboardError
-from robustvid.evaluation.results import wilson
 from robustvid.evaluation.sweep import Progress, evaluate
 from robustvid.leaderboard.boards import Board
 from robustvid.leaderboard.checking import check_entry
 from robustvid.leaderboard.entries import Entry
+from robustvid.leaderboard.numbers import count, headline
+from robustvid.leaderboard.ranking import interval
 from robustvid.models.classifier import VideoClassifier, weights_digest
 
 
@@ -23,17 +26,17 @@ class Verdict(NamedTuple):
     Attributes:
         budget: in words.
         n: clips.
-        stated: how many of them stand by the entry's evidence.
+        stated: how many of them stand by the entry's evidence; with corruptions, the sum of their shares.
         found: how many stand now.
-        lo: lower bound of the 95 % Wilson interval of the stated share, in clips.
+        lo: lower bound of the 95 % interval of what was stated, in clips.
         hi: upper bound.
         differing: clips whose verdict is another.
     """
 
     budget: str
     n: int
-    stated: int
-    found: int
+    stated: int | float
+    found: int | float
     lo: float
     hi: float
     differing: int
@@ -100,7 +103,6 @@ def verify(
             f"these weights are not those of {entry.id}: their SHA-256 is {weights_digest(model)}, "
             f"the entry's {entry.facts['weights_sha256']}"
         )
-    stated = {threat: entry.results.verdicts(threat).set_index("sample") for threat in entry.results.threats}
     places = _choose(entry, data, model.card.clip, clips, seed)
     results = evaluate(
         model,
@@ -115,16 +117,21 @@ def verify(
         audit=0,
         progress=progress,
     )
+    if board.corruptions:
+        now, then = (headline(run, board).set_index("sample") for run in (results, entry.results))
+        return [_compare("clean", now["clean"], then["clean"]), _compare(board.question, now["stands"], then["stands"])]
     found = []
     for threat in results.plan.threats:
-        now = results.verdicts(threat.name).set_index("sample")
-        then = stated[threat.name].loc[now.index]
-        for name in ["clean", *(budget.describe() for budget in threat.budgets)]:
-            n, before = len(now), int(then[name].sum())
-            lo, hi = wilson(before, n)
-            differing = int((now[name] != then[name]).sum())
-            found.append(Verdict(name, n, before, int(now[name].sum()), lo * n, hi * n, differing))
+        now, then = (run.verdicts(threat.name).set_index("sample") for run in (results, entry.results))
+        names = ["clean", *(budget.describe() for budget in threat.budgets)]
+        found += [_compare(name, now[name], then[name]) for name in names]
     return list(dict.fromkeys(found))
+
+
+def _compare(label: str, now: pd.Series[Any], then: pd.Series[Any]) -> Verdict:
+    then = then.loc[now.index]
+    lo, hi = interval(then)
+    return Verdict(label, len(now), count(then), count(now), lo * len(now), hi * len(now), int((now != then).sum()))
 
 
 def _choose(entry: Entry, data: VideoDataset, clip: ClipSpec, clips: int, seed: int) -> list[int]:

@@ -12,6 +12,7 @@ from robustvid.leaderboard.checking import check_board, find_entry
 from robustvid.leaderboard.entries import write_entry
 from robustvid.leaderboard.page import write_page
 from robustvid.leaderboard.ranking import places
+from robustvid.leaderboard.verifying import verify
 
 TWO = ("gaussian-noise", "contrast")
 ANY = rv.Budget("linf", 1.0)
@@ -59,6 +60,17 @@ def test_a_changed_count_is_found(entered):
     path.write_text(json.dumps(facts))
     (fault,) = check_board(board)["toy"]
     assert fault.startswith("corruptions[1].correct[2] says 16")
+
+
+def test_the_mean_is_verified(entered, tmp_path):
+    board, _ = entered
+    entry = find_entry(board, "toy")
+    clean, mean = verify(entry, board, toy_model(), Noise(toy_model()), tmp_path / "again", clips=16)
+    assert (clean.budget, clean.differing) == ("clean", 0)
+    assert mean.budget == "the mean over 2 corruptions at 5 severities"
+    assert mean.stated == entry.facts["numbers"]["headline"]["correct"]
+    assert mean.found != mean.stated  # other noise
+    assert mean.agrees
 
 
 def test_the_shipped_board_has_every_kind():
