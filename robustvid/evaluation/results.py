@@ -163,15 +163,13 @@ class Results:
         Raises:
             UnknownNameError: no such threat or attack in this run.
         """
-        number, limits = self._find(threat, self.threats, "threat"), self._limits(attack or WORST)
+        number = self._find(threat, self.threats, "threat")
         budgets = [budget.describe() for budget in self.plan.threats[number].budgets]
+        standing, fallen = iter(self._standing(number, attack or WORST).tolist()), [False] * len(budgets)
         lines = []
         for rows, hunts in zip(self._clips.values(), self._judged_or_wrong[number], strict=False):
-            standing = np.full(len(budgets), hunts is not None)
-            for pair, hunt in (hunts or {}).items():
-                standing &= (hunt.broken_by < 0) | (hunt.broken_by > limits[pair.group])
             about = (rows[0].sample, rows[0].digest, rows[0].label, hunts is not None)
-            lines.append([*about, *standing.tolist()])
+            lines.append([*about, *(fallen if hunts is None else next(standing))])
         return pd.DataFrame(lines, columns=["sample", "digest", "label", "clean", *budgets])
 
     def table(self) -> pd.DataFrame:
@@ -317,21 +315,33 @@ class Results:
     def _points(self, threat: int, attack: str) -> list[dict[str, Any]]:
         subject = self.plan.threats[threat]
         finished = self._judged_or_wrong[threat]
-        right = [hunts for hunts in finished if hunts is not None]
-        limits = self._limits(attack)
-        standing = np.ones((len(right), len(subject.budgets)), dtype=bool)
-        for number, hunts in enumerate(right):
-            for pair, hunt in hunts.items():
-                fallen = (hunt.broken_by >= 0) & (hunt.broken_by <= limits[pair.group])
-                standing[number] &= ~fallen
+        standing = self._standing(threat, attack)
         name = {"threat": subject.name, "attack": attack}
         return [
-            name | _zero(subject) | {"n": len(finished)} | _share(len(right), len(finished)),
+            name | _zero(subject) | {"n": len(finished)} | _share(len(standing), len(finished)),
             *(
                 name | cell_text(budget) | {"n": len(finished)} | _share(int(standing[:, cell].sum()), len(finished))
                 for cell, budget in enumerate(subject.budgets)
             ),
         ]
+
+    def _standing(self, threat: int, attack: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Return ``(right clips, budgets)``: whether neither the attack nor one before it in its group broke it."""
+        broken, limits = self._broken_by[threat], np.array(self._limits(attack))[:, None]
+        return np.asarray(~((broken >= 0) & (broken <= limits)).any(1))
+
+    @cached_property
+    def _broken_by(self) -> list[np.ndarray[Any, np.dtype[np.int_]]]:
+        """Return for each threat ``(right clips, groups, budgets)``: which attack of the group broke it, or -1."""
+        tables = []
+        for number, threat in enumerate(self.plan.threats):
+            right = [hunts for hunts in self._judged_or_wrong[number] if hunts is not None]
+            table = np.full((len(right), len(self.plan.groups), len(threat.budgets)), -1)
+            for place, hunts in enumerate(right):
+                for pair, hunt in hunts.items():
+                    table[place, pair.group] = hunt.broken_by
+            tables.append(table)
+        return tables
 
     @cached_property
     def _judged_or_wrong(self) -> list[list[dict[Pair, Hunt] | None]]:
