@@ -34,7 +34,7 @@ def write_page(boards: Sequence[Board], path: Path) -> tuple[Path, dict[str, lis
     """Write the page.
 
     Args:
-        boards: shown in this order, those with more entries first.
+        boards: shown in this order, those without entries last, and attacks before corruptions.
         path: the file; its folder is made.
 
     Returns:
@@ -60,7 +60,7 @@ def write_page(boards: Sequence[Board], path: Path) -> tuple[Path, dict[str, lis
                     clips.append(clip)
             pages.append(_entry(entry, board, own))
         shown.append(_board(board, sound, pages))
-    shown.sort(key=lambda board: -len(board["rows"]))
+    shown.sort(key=lambda board: (not board["rows"], bool(board["board"].corruptions), -len(board["rows"])))
     text = render_page(
         "leaderboard",
         boards=shown,
