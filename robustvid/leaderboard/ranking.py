@@ -17,6 +17,7 @@ from robustvid.leaderboard.numbers import count, headline
 
 LEVEL = 0.05
 _DRAWS = 2000
+_Shares = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def places(board: Board, entries: Sequence[Entry]) -> list[Place]:
     """Return the rows of a board, best first.
 
     A clip stands for a model where it stands in every evaluation of the model. Two models are compared on the clips on
-    which they differ (sign test, exact, two-sided, at 5 %; where clips stand or fall, this is McNemar's test).
+    which they differ, at 5 %, two-sided: by McNemar's exact test, or, where clips count by shares, by a paired t-test.
 
     Args:
         board: whose headline orders the rows.
@@ -92,17 +93,28 @@ def interval(standing: pd.Series[Any]) -> tuple[float, float]:
 
 
 def _better(standing: Sequence[pd.Series[Any]]) -> list[int]:
-    """Return for each model how many others stand on more clips, by more than chance, on the clips they share."""
+    """Return for each model how many others stand on more of the clips they share, by more than chance."""
     if not standing:
         return []
-    table = pd.concat(list(standing), axis=1).to_numpy(dtype=float)
-    # A clip that one of two was not measured on is NaN, which is neither larger nor smaller.
-    lost = np.stack([(table > column[:, None]).sum(0) for column in table.T])
-    return [sum(_differ(int(lost[i, j]), int(lost[j, i])) for j in range(len(lost))) for i in range(len(lost))]
+    columns = pd.concat(list(standing), axis=1).to_numpy(dtype=float).T  # NaN where one was not measured on a clip
+    return [sum(_beats(theirs, ours) for theirs in columns) for ours in columns]
+
+
+def _beats(ours: _Shares, theirs: _Shares) -> bool:
+    """Return whether the mean of ``ours`` is larger by a paired test: McNemar's, or, for shares of clips, Student's."""
+    from scipy.stats import ttest_1samp
+
+    gain = ours - theirs
+    gain = gain[np.isfinite(gain)]
+    if not gain.sum() > 0:
+        return False
+    if np.isin(gain, (-1, 0, 1)).all():
+        return _mcnemar(int((gain > 0).sum()), int((gain < 0).sum())) < LEVEL
+    return float(ttest_1samp(gain, 0).pvalue) < LEVEL
 
 
 @cache
-def _differ(won: int, lost: int) -> bool:
+def _mcnemar(won: int, lost: int) -> float:
     from scipy.stats import binomtest
 
-    return won > lost and float(binomtest(won, won + lost).pvalue) < LEVEL
+    return float(binomtest(won, won + lost).pvalue)

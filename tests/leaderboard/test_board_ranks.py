@@ -71,7 +71,7 @@ def test_an_evaluation_that_breaks_nothing_more_lowers_nothing(board):
 
 
 def test_shares_are_compared_clip_by_clip():
-    """Corruptions leave shares of clips: the sign test, and an interval by bootstrap."""
+    """Corruptions leave shares of clips: a paired t-test, and an interval by bootstrap."""
     board = load_board("motion10-corruptions")
     column = {"linf frame 1.0": "stands"}
 
@@ -88,6 +88,13 @@ def test_shares_are_compared_clip_by_clip():
     assert (better.correct, worse.correct) == (55, 50)
     assert better.lo < 0.55 < better.hi
     assert worse.lo == worse.hi == 0.5
+    # Many small wins are worth less than few large ones: the mean decides, not the number of clips.
+    large = Mean("large", [0.0] * 70 + [1.0] * 30)
+    small = Mean("small", [0.5] * 40 + [0.0] * 60)
+    assert [(place.entry.id, place.correct) for place in places(board, [small, large])] == [
+        ("large", 30),
+        ("small", 20),
+    ]
 
 
 def test_real_entries(board, runs):
