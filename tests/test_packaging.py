@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import robustvid
+from robustvid.leaderboard.boards import list_boards
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -29,6 +30,7 @@ def test_the_wheel_carries_cards_weights_templates_and_nothing_foreign(wheel):
     for wanted in (
         "robustvid/_shipped/attacks/quick.toml",
         "robustvid/_shipped/leaderboards/README.md",
+        *(f"robustvid/_shipped/leaderboards/{board}/board.toml" for board in list_boards()),
         "robustvid/models/weights/conv3d/weights.safetensors",
         "robustvid/models/weights/frame_rnn/card.json",
         "robustvid/py.typed",
@@ -36,6 +38,7 @@ def test_the_wheel_carries_cards_weights_templates_and_nothing_foreign(wheel):
         assert wanted in names
     assert any(name.startswith("robustvid/reporting/templates/") for name in names)
     assert not [name for name in names if name.startswith(("tests/", "docs/")) or name.endswith(".pyc")]
+    assert not [name for name in names if name.endswith(("entry.json", ".gz"))]
     assert Path(wheel[1]).stat().st_size < 20e6
 
 
