@@ -44,7 +44,7 @@ def ui(port: int, store: str | None) -> None:
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     with tempfile.TemporaryFile("w+") as log:
-        # A session of its own: Ctrl-C is ours to see, and the server is ended with all its workers.
+        # In a process group of its own: Ctrl-C is ours to see, and the server is ended with all its workers.
         server = subprocess.Popen(  # noqa: S603  arguments are ours, and no shell reads them
             command, env=os.environ | SILENT, stdout=log, stderr=log, start_new_session=True
         )

@@ -9,7 +9,7 @@ from typing import Any
 from robustvid.errors import LeaderboardError, RobustvidError
 from robustvid.evaluation.results import Results
 from robustvid.evaluation.spec import model_facts
-from robustvid.leaderboard.boards import Board, changed_attacks
+from robustvid.leaderboard.boards import PROTOCOL, Board, changed_attacks
 from robustvid.leaderboard.entries import ENTRY, Entry, digests, read_entry, texts_too_long
 from robustvid.leaderboard.numbers import compute_numbers, differences, implausible
 
@@ -22,12 +22,12 @@ def entry_folders(board: Board) -> list[Path]:
 
 
 def check_board(board: Board) -> dict[str, list[str]]:
-    """Return what is wrong, by entry, ``"board"`` for the board itself; nothing where all is well.
+    """Return what is wrong, by entry, ``"board.toml"`` for the board itself; nothing where all is well.
 
     Args:
         board: its protocol, its entries and their evidence are read.
     """
-    faults = {"board": changed_attacks(board)}
+    faults = {PROTOCOL: changed_attacks(board)}
     sound: list[Entry] = []
     for folder in entry_folders(board):
         try:

@@ -16,7 +16,7 @@ import pandas as pd
 
 import robustvid
 from robustvid.evaluation.results import wilson
-from robustvid.leaderboard.boards import Board
+from robustvid.leaderboard.boards import PROTOCOL, Board
 from robustvid.leaderboard.checking import check_board, entry_folders
 from robustvid.leaderboard.entries import Entry, read_entry
 from robustvid.leaderboard.ranking import LEVEL, Place, places
@@ -47,7 +47,7 @@ def write_page(boards: Sequence[Board], path: Path) -> tuple[Path, dict[str, lis
     for board in boards:
         faults = check_board(board)
         left_out |= {f"{board.name}/{name}": found for name, found in faults.items()}
-        if "board" in faults:
+        if PROTOCOL in faults:
             continue
         sound = [read_entry(folder) for folder in entry_folders(board) if folder.name not in faults]
         pages = []

@@ -143,7 +143,7 @@ def test_a_changed_card_is_found(root, runs):
     keys = [attack["key"] for group in runs["toy"].spec["attacks"] for attack in group]
     (root / "noise-linf" / "board.toml").write_text(protocol(runs["toy"].spec, keys=["0" * 16, *keys[1:]]))
     faults = check_board(load_board("noise-linf", root))
-    assert faults["board"] == ["the card fgsm is not the one of the protocol"]
+    assert faults["board.toml"] == ["the card fgsm is not the one of the protocol"]
     assert faults["toy"][0].startswith("attacks is [")
 
 
