@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -16,13 +16,16 @@ from click.core import ParameterSource
 from robustvid.cli.options import DATA, DEVICE, JSON, MLFLOW, ROOT, SEED, Decorator, all_of
 from robustvid.cli.progress import sweep_progress
 
+if TYPE_CHECKING:
+    from robustvid.leaderboard.boards import Board
+
 
 @dataclass(frozen=True)
 class Options:
     """What ``robustvid attack`` was asked; the options' help says what each means."""
 
     model: str
-    board: str | None
+    board: Board | None
     surrogate: str | None
     data: str
     root: str | None
@@ -195,8 +198,7 @@ def _run(asked: Options, command: list[str], limit: int | None) -> Any:
     from robustvid.evaluation.machine import keep_freed_memory
 
     keep_freed_memory()
-    budgets = _budgets(asked)
-    attacks = _attacks(asked)
+    attacks, budgets = _question(asked)
     model = rv.load_model(asked.model)
     data = rv.load_data(asked.data, root=asked.root, split=asked.split)
     settings: dict[str, Any] = {
@@ -233,30 +235,23 @@ def _run(asked: Options, command: list[str], limit: int | None) -> Any:
 
 
 def _protocol(name: str) -> dict[str, Any]:
-    """Return the options that a board fixes."""
+    """Return the options that a board fixes, and the board."""
     from robustvid.leaderboard.boards import load_board
 
     board = load_board(name)
     fixed = {name: getattr(board, name) for name in ("data", "split", "seed", "strategy", "precision")}
-    return fixed | {"clips": str(board.clips)}
+    return fixed | {"board": board, "clips": str(board.clips)}
 
 
-def _budgets(asked: Options) -> list[Any]:
-    from robustvid.cli.grid import make_budgets
-    from robustvid.leaderboard.boards import load_board
-
-    if asked.board:
-        return list(load_board(asked.board).budgets)
-    return make_budgets(asked.norm, asked.eps_frame, asked.eps_clip, asked.frames)
-
-
-def _attacks(asked: Options) -> Any:
+def _question(asked: Options) -> tuple[Any, list[Any]]:
+    """Return the attacks and the budgets."""
     import robustvid as rv
-    from robustvid.leaderboard.boards import load_board
+    from robustvid.cli.grid import make_budgets
 
     if asked.board:
-        return load_board(asked.board).load_attacks()
-    return list(asked.attacks) if asked.attacks else rv.load_battery(asked.battery or "quick")
+        return asked.board.load_attacks(), list(asked.board.budgets)
+    budgets = make_budgets(asked.norm, asked.eps_frame, asked.eps_clip, asked.frames)
+    return list(asked.attacks) if asked.attacks else rv.load_battery(asked.battery or "quick"), budgets
 
 
 def _training(attacks: Any, asked: Options) -> Any:
@@ -294,7 +289,7 @@ def _tell(results: Any, asked: Options) -> None:
     if link:
         console.print(f"MLflow    {link}", soft_wrap=True, highlight=False, markup=False)
     if asked.board:
-        line = f"Next      robustvid leaderboard submit {results.folder} --board {asked.board} --id NAME"
+        line = f"Next      robustvid leaderboard submit {results.folder} --board {asked.board.name} --id NAME"
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 

@@ -277,13 +277,12 @@ class Results:
     def broken_by(self, threat: str) -> dict[str, list[int]]:
         """Return for each attack how many clips it was the first to break, at each budget of the threat."""
         number = self._find(threat, self.threats, "threat")
-        counts = {name: [0] * len(self.plan.threats[number].budgets) for name in self.attacks}
-        for hunts in self._judged(number):
-            for pair, hunt in hunts.items():
-                for cell, attack in enumerate(hunt.broken_by):
-                    if attack >= 0:
-                        counts[self.plan.groups[pair.group][attack].name][cell] += 1
-        return counts
+        table = self._broken_by[number]
+        return {
+            attack.name: (table[:, place] == turn).sum(0).tolist()
+            for place, group in enumerate(self.plan.groups)
+            for turn, attack in enumerate(group)
+        }
 
     @cached_property
     def _clips(self) -> dict[int, list[Row]]:
@@ -355,16 +354,17 @@ class Results:
 
         Without an attack that has gradients there is nothing to compare.
         """
-        access = {pair: [attack.access for attack in self.plan.groups[pair.group]] for pair in self.plan.pairs()}
-        if all(kind != "white-box" for kinds in access.values() for kind in kinds):
+        access = [[attack.access for attack in group] for group in self.plan.groups]
+        if all(kind != "white-box" for kinds in access for kind in kinds):
             return []
-        judged = self._judged(threat)
-        counts = [0] * len(self.plan.threats[threat].budgets)
-        for hunts in judged:
-            for cell in range(len(counts)):
-                by = {access[pair][hunt.broken_by[cell]] for pair, hunt in hunts.items() if hunt.broken_by[cell] >= 0}
-                counts[cell] += bool(by) and by <= {"score", "decision"}
-        return [(count, len(judged)) for count in counts]
+        table, n = self._broken_by[threat], len(self._judged_or_wrong[threat])
+        broken = table >= 0
+        with_gradient = np.zeros_like(broken)
+        for place, kinds in enumerate(access):
+            free = [turn for turn, kind in enumerate(kinds) if kind in {"score", "decision"}]
+            with_gradient[:, place] = broken[:, place] & ~np.isin(table[:, place], free)
+        counts = (broken.any(1) & ~with_gradient.any(1)).sum(0)
+        return [(count, n) for count in counts.tolist()]
 
     def _limits(self, attack: str) -> list[int]:
         """Return for each group the last attack that counts; -1 where none does."""

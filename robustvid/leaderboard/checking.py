@@ -27,6 +27,11 @@ def check_board(board: Board) -> dict[str, list[str]]:
     Args:
         board: its protocol, its entries and their evidence are read.
     """
+    return sound_entries(board)[1]
+
+
+def sound_entries(board: Board) -> tuple[list[Entry], dict[str, list[str]]]:
+    """Return the entries that pass every check, and what is wrong with the others, as :func:`check_board` does."""
     faults = {PROTOCOL: changed_attacks(board)}
     sound: list[Entry] = []
     for folder in entry_folders(board):
@@ -40,7 +45,8 @@ def check_board(board: Board) -> dict[str, list[str]]:
                 sound.append(entry)
     for entry in sound:
         faults[entry.id] += _beside_others(entry, sound, board)
-    return {name: found for name, found in faults.items() if found}
+    wrong = {name: found for name, found in faults.items() if found}
+    return [entry for entry in sound if entry.id not in wrong], wrong
 
 
 def check_entry(entry: Entry, board: Board) -> list[str]:

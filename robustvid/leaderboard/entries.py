@@ -370,7 +370,8 @@ def _is_picture(value: Any) -> bool:
 _CLIP_FIELDS: dict[str, Callable[[Any], bool]] = {
     "clean": _is_picture,
     "adversarial": _is_picture,
-    **dict.fromkeys(("frames", "step", "columns", "height", "width", "amplify"), _count),
+    **dict.fromkeys(("frames", "step", "columns", "height", "width"), lambda value: _count(value) and value > 0),
+    "amplify": _count,
     "rms": lambda value: isinstance(value, list) and all(map(_number, value)),
     "peaks": lambda value: isinstance(value, list) and all(map(_count, value)),
     **dict.fromkeys(("sample", "threat", "attack", "budget", "label", "before", "after"), _text(300)),
@@ -404,7 +405,8 @@ def _clip_faults(clips: Any) -> list[str]:
         if not check(clip.get(name))
     ]
     return faults + [
-        f"clip {place}: unknown or too many frames"
+        f"clip {place}: an unknown field, or not one value of rms and peaks for each frame"
         for place, clip in enumerate(clips)
-        if not faults and (clip.keys() != _CLIP_FIELDS.keys() or len(clip["rms"]) != clip["frames"] != 0)
+        if not faults
+        and (clip.keys() != _CLIP_FIELDS.keys() or not len(clip["rms"]) == len(clip["peaks"]) == clip["frames"])
     ]

@@ -17,8 +17,8 @@ import pandas as pd
 import robustvid
 from robustvid.evaluation.results import wilson
 from robustvid.leaderboard.boards import PROTOCOL, Board
-from robustvid.leaderboard.checking import check_board, entry_folders
-from robustvid.leaderboard.entries import Entry, read_entry
+from robustvid.leaderboard.checking import sound_entries
+from robustvid.leaderboard.entries import Entry
 from robustvid.leaderboard.ranking import LEVEL, Place, places
 from robustvid.reporting import chart as charts
 from robustvid.reporting.page import explained, number_table, player_facts, render_page
@@ -45,11 +45,10 @@ def write_page(boards: Sequence[Board], path: Path) -> tuple[Path, dict[str, lis
     room = ALL_PICTURES
     shown = []
     for board in boards:
-        faults = check_board(board)
+        sound, faults = sound_entries(board)
         left_out |= {f"{board.name}/{name}": found for name, found in faults.items()}
         if PROTOCOL in faults:
             continue
-        sound = [read_entry(folder) for folder in entry_folders(board) if folder.name not in faults]
         pages = []
         for entry in sound:
             own: list[tuple[int, dict[str, Any]]] = []
