@@ -13,6 +13,7 @@ import click
 import robustvid
 from robustvid.cli.attack import attack, demo
 from robustvid.cli.bench import bench
+from robustvid.cli.compress import compress
 from robustvid.cli.data import data
 from robustvid.cli.doctor import doctor
 from robustvid.cli.leaderboard import leaderboard
@@ -90,5 +91,5 @@ def main() -> None:
     logger.propagate = False
 
 
-for command in (attack, bench, data, demo, doctor, leaderboard, list_command, report, sync, train_adv, ui):
+for command in (attack, bench, compress, data, demo, doctor, leaderboard, list_command, report, sync, train_adv, ui):
     main.add_command(command)

@@ -6,7 +6,7 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
@@ -46,6 +46,7 @@ class Options:
     accumulate: int
     precision: str
     sync_batchnorm: bool
+    keep_zeros: bool
     holdout: int
     seed: int
     clips: int
@@ -68,7 +69,7 @@ _OPTIONS = (
         default="n-fgsm",
         show_default=True,
         metavar="NAME[:k=v,...]",
-        help="natural, fgsm, n-fgsm, pgd, free, trades or mart, with settings.",
+        help="natural, fgsm, n-fgsm, pgd, free, trades, mart, or kd, ard, rslad from a teacher, with settings.",
     ),
     click.option("--norm", type=click.Choice(["linf", "l2"]), help="Norm of a frame's perturbation."),
     click.option("--eps-frame", metavar="EPS", help="Radius of a frame.  [default: 8/255]"),
@@ -107,6 +108,7 @@ _OPTIONS = (
     click.option("--accumulate", type=click.IntRange(min=1), default=1, help="Parts of a batch, to save memory."),
     click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True),
     click.option("--sync-batchnorm", is_flag=True, help="Under torchrun: BatchNorm over all GPUs."),
+    click.option("--keep-zeros", is_flag=True, help="Weights that are zero stay zero: a pruned model's."),
     click.option(
         "--holdout",
         type=click.IntRange(min=0),
@@ -141,6 +143,7 @@ Examples:
   robustvid train-adv --objective pgd:steps=10 --eps-frame 4/255 --epochs 20
   robustvid train-adv --objective trades --norm l2 --eps-clip 2 --ema 0.99
   robustvid train-adv --objective pgd --threat 'linf frame 8/255' --threat 'l2 clip 2' --mix max
+  robustvid train-adv --model frame_pool --objective rslad:teacher=conv3d-pgd
   robustvid train-adv --objective pgd --attack sparse-frames --eps-frame 16/255 --frames 2
   torchrun --nproc-per-node 4 --max-restarts 3 -m robustvid train-adv --model my/checkpoint --data folder --root videos
 """,
@@ -159,21 +162,41 @@ def train_adv(**options: Any) -> None:
 def run_training(asked: Options) -> None:
     """Run ``robustvid train-adv``."""
     import robustvid as rv
-    from robustvid.errors import TrainingStopped
     from robustvid.evaluation.machine import keep_freed_memory
     from robustvid.training.loop import training_folder
-    from robustvid.training.progress import training_progress
     from robustvid.training.ranks import first_process
 
     keep_freed_memory()
-    first = first_process()
-    command = ["robustvid", *sys.argv[1:]]
     plan = make_plan(asked)
     model = rv.load_model(asked.model)
     data = rv.load_data(asked.data, root=asked.root, split="train")
     name = asked.name or f"{model.card.name}-{asked.objective.partition(':')[0]}"
     folder = Path(asked.out) if asked.out else training_folder(model, data, plan, name)
-    logger = _mlflow(folder, asked) if first else None
+    logger = training_logger(folder, "required" if asked.register else asked.mlflow_mode) if first_process() else None
+    trained = train_or_stop(model, data, plan, folder, logger, name=name, device=asked.device, fresh=asked.fresh)
+    if first_process():
+        _tell(asked, plan, (model, trained), folder, logger)
+
+
+def train_or_stop(
+    model: Any, data: Any, plan: Any, folder: Path | None, logger: Callable[[], str | None] | None, **settings: Any
+) -> Any:
+    """Train with a progress bar and return the model; where a signal stops it, say how to go on and exit.
+
+    Args:
+        model: where to start.
+        data: training split.
+        plan: what to do.
+        folder: of the training; None where nothing of it is kept.
+        logger: called after every epoch; None for none.
+        settings: other arguments of :func:`robustvid.train`.
+    """
+    import robustvid as rv
+    from robustvid.errors import TrainingStopped
+    from robustvid.training.progress import training_progress
+    from robustvid.training.ranks import first_process
+
+    first, command = first_process(), ["robustvid", *sys.argv[1:]]
     with _stoppable() as stop, training_progress(plan.epochs) if first else nullcontext() as show:
 
         def progress(told: Any) -> None:
@@ -183,24 +206,20 @@ def run_training(asked: Options) -> None:
                 logger()
 
         try:
-            trained = rv.train(
+            return rv.train(
                 model,
                 data,
                 plan,
                 out=folder,
-                name=name,
-                device=asked.device,
-                fresh=asked.fresh,
                 command=command,
                 stop=stop,
                 progress=progress if first else None,
+                **settings,
             )
         except TrainingStopped as stopped:
             if first:
                 click.echo(f"{stopped}. To go on:\n  {shlex.join(command)}", err=True)
             sys.exit(stop.exit_code)
-    if first:
-        _tell(asked, plan, (model, trained), folder, logger)
 
 
 def make_plan(asked: Options) -> Any:
@@ -218,7 +237,7 @@ def make_plan(asked: Options) -> Any:
         raise click.UsageError(f"give --threat, or --{given[0].replace('_', '-')} and the like, not both")
     threats = asked.threats or (_threat(asked),)
     same = ("objective", "mix", "schedule", "epochs", "batch_size", "lr", "weight_decay", "awp", "ema", "accumulate",
-            "precision", "sync_batchnorm", "holdout", "seed")  # fmt: skip
+            "precision", "sync_batchnorm", "keep_zeros", "holdout", "seed")  # fmt: skip
     settings: dict[str, Any] = {name: getattr(asked, name) for name in same}
     if asked.data == "motion10":  # a small world that wraps around
         settings |= {"roll": True, "in_memory": True}
@@ -327,10 +346,11 @@ def _share(point: dict[str, Any]) -> str:
     return f"{point['acc']:.0%} [{point['lo']:.0%}, {point['hi']:.0%}]"
 
 
-def _mlflow(folder: Path, asked: Options) -> Any:
+def training_logger(folder: Path, mode: str) -> Callable[[], str | None]:
+    """Return what sends a training to MLflow as far as it got, and returns the run's link."""
     from robustvid.reporting.mlflow_training import TrainingLog
 
-    return TrainingLog(folder, "required" if asked.register else asked.mlflow_mode)
+    return TrainingLog(folder, mode)
 
 
 class _Stop:

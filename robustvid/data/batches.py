@@ -134,3 +134,22 @@ def _cut(source: Videos | VideoDataset, cut: _Cut, clip: ClipSpec) -> tuple[Tens
     else:
         _, frames, label = source.sample(cut.video, clip)
     return (frames if cut.shift is None else frames.roll(cut.shift, dims=(1, 2))), label
+
+
+def evaluation_batches(
+    data: VideoDataset, clip: ClipSpec, limit: int | None = None, batch_size: int = 50
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the evaluation clips ``(B, 3, T, H, W)`` of a dataset in its order, and their labels ``(B,)``.
+
+    Args:
+        data: labelled videos.
+        clip: how clips are cut.
+        limit: only the first so many videos; all when None.
+        batch_size: clips at a time.
+
+    Raises:
+        DecodeError: a video cannot be read.
+    """
+    for numbers in torch.arange(len(data))[:limit].split(batch_size):
+        samples = [data.sample(int(number), clip) for number in numbers]
+        yield to_clips([sample.frames for sample in samples]), torch.tensor([sample.label for sample in samples])

@@ -34,13 +34,25 @@ def check_models(
     if training is not None:
         _check_classes(model, "training data", training.name, list(training.classes))
     if surrogate is not None:
-        _check_classes(model, "surrogate", surrogate.card.name, list(surrogate.card.classes))
-        ours, theirs = (f"{c.length} frames of {c.size[0]}×{c.size[1]}" for c in (model.card.clip, surrogate.card.clip))
-        if ours != theirs:
-            raise ModelError(
-                f"model {model.card.name} takes {ours} pixels, surrogate {surrogate.card.name} {theirs}: "
-                "a clip attacked for one has to fit the other"
-            )
+        check_partner(model, "surrogate", surrogate, "a clip attacked for one has to fit the other")
+
+
+def check_partner(model: VideoClassifier, noun: str, other: VideoClassifier, why: str) -> None:
+    """Refuse two models of which one cannot answer for the other's clips.
+
+    Args:
+        model: what is measured or trained.
+        noun: what the other one is to it, in messages.
+        other: the other one.
+        why: the reason why clips have to have one shape, for the message.
+
+    Raises:
+        ModelError: they disagree on the classes or the shape of a clip.
+    """
+    _check_classes(model, noun, other.card.name, list(other.card.classes))
+    ours, theirs = (f"{c.length} frames of {c.size[0]}×{c.size[1]}" for c in (model.card.clip, other.card.clip))
+    if ours != theirs:
+        raise ModelError(f"model {model.card.name} takes {ours} pixels, {noun} {other.card.name} {theirs}: {why}")
 
 
 def _check_classes(model: VideoClassifier, noun: str, name: str, theirs: Sequence[str]) -> None:

@@ -80,10 +80,11 @@ def _load(name: str, options: dict[str, Any]) -> VideoClassifier:
 
 def _load_folder(folder: Path, name: str, options: dict[str, Any]) -> VideoClassifier:
     from robustvid.models.checkpoint import load_checkpoint
+    from robustvid.models.deployed import TWIN, load_deployed
 
     if options:
         raise ModelError(f"{name} is a checkpoint and takes no options, but got {', '.join(sorted(options))}")
-    return load_checkpoint(folder)
+    return load_deployed(folder) if (folder / TWIN).is_dir() else load_checkpoint(folder)
 
 
 def _load_own(name: str, options: dict[str, Any]) -> VideoClassifier:

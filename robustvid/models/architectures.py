@@ -15,6 +15,7 @@ ARCHITECTURES = Registry(
         "frame_pool": "robustvid.models.frame_pool:build",
         "frame_rnn": "robustvid.models.frame_rnn:build",
         "huggingface": "robustvid.models.huggingface:build",
+        "slim": "robustvid.models.slim:build",
         "torchvision": "robustvid.models.torchvision:build",
     },
 )

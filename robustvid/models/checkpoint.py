@@ -73,7 +73,7 @@ def load_checkpoint(folder: str | Path) -> VideoClassifier:
             the card tells of.
     """
     folder = Path(folder)
-    card = parse_card(_read(folder / CARD_FILE).decode("utf-8", "replace"), folder / CARD_FILE)
+    card = parse_card(read_file(folder / CARD_FILE).decode("utf-8", "replace"), folder / CARD_FILE)
     model = _untrained(card, folder / CARD_FILE)
     weights = _load_weights(folder / WEIGHTS_FILE)
     _check_keys(model.state_dict(), weights, folder / WEIGHTS_FILE)
@@ -94,7 +94,12 @@ def _portable(model: VideoClassifier) -> dict[str, Tensor]:
     }
 
 
-def _read(file: Path) -> bytes:
+def read_file(file: Path) -> bytes:
+    """Return what a file of a checkpoint holds.
+
+    Raises:
+        ModelError: there is no such folder, or no such file in it.
+    """
     if not file.parent.is_dir():
         raise ModelError(f"no folder {file.parent}")
     if not file.is_file():
@@ -113,7 +118,7 @@ def _untrained(card: ModelCard, file: Path) -> VideoClassifier:
 
 
 def _load_weights(file: Path) -> dict[str, Tensor]:
-    _read(file)
+    read_file(file)
     try:
         return load_file(file)
     except SafetensorError as error:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from robustvid.contracts import VideoDataset, frozen
-from robustvid.data.transforms import to_clips
+from robustvid.data.batches import evaluation_batches
 from robustvid.models.classifier import VideoClassifier
 
 
@@ -28,9 +28,7 @@ def clean_accuracy(model: VideoClassifier, data: VideoDataset, batch_size: int =
     """
     device, correct = model.mean.device, 0
     with frozen(model), torch.inference_mode():
-        for numbers in torch.arange(len(data)).split(batch_size):
-            samples = [data.sample(int(number), model.card.clip) for number in numbers]
-            labels = torch.tensor([sample.label for sample in samples])
-            logits = model(to_clips([sample.frames for sample in samples]).to(device))
+        for clips, labels in evaluation_batches(data, model.card.clip, batch_size=batch_size):
+            logits = model(clips.to(device))
             correct += int((logits.argmax(1).cpu() == labels).sum())
     return Accuracy(correct, len(data))

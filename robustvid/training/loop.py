@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -22,12 +23,13 @@ from robustvid.contracts import VideoDataset, frozen
 from robustvid.data.batches import Videos, load_videos, training_batches
 from robustvid.data.videos import IndexedVideos
 from robustvid.errors import ModelError, TrainingStopped
-from robustvid.evaluation.checks import check_models, unnamed
+from robustvid.evaluation.checks import check_models, check_partner, unnamed
 from robustvid.evaluation.machine import note_environment, pick_device
 from robustvid.evaluation.spec import default_folder, model_facts, open_run, spec_key, write_json
 from robustvid.losses import cross_entropy
 from robustvid.models.checkpoint import check_savable, load_checkpoint, save_checkpoint
 from robustvid.models.classifier import VideoClassifier
+from robustvid.models.deployed import twin_of
 from robustvid.training.awp import perturbed_weights
 from robustvid.training.method import Method, load_method
 from robustvid.training.objectives import follow
@@ -106,13 +108,19 @@ def train(
         TrainingStopped: it was asked to.
     """
     check_models(model, data, None)
+    if twin_of(model) is not None:
+        raise ModelError(f"{model.card.name} is an exported graph, which cannot be trained: train its folder twin/")
     if model.card.clip.views * model.card.clip.crops > 1:
         raise ModelError(f"{model.card.name} averages over views or crops: train it with one, and measure it with many")
     method = load_method(plan)
+    teacher = method.objective.teacher
     home = model.mean.device
     where = local_device(pick_device(device))
     folder = None
-    spec = _spec(model, data, plan, name)
+    spec = _spec(model, data, plan, name, teacher)
+    if teacher is not None:
+        check_partner(model, "teacher", teacher, "both look at the same clips")
+        teacher.to(where)
     with joined(where) as ranks:
         if out is not None:
             check_savable(model)
@@ -131,15 +139,18 @@ def train(
 
 def training_folder(model: VideoClassifier, data: VideoDataset, plan: TrainingPlan, name: str) -> Path:
     """Return where a training is kept unless ``out`` names another folder: ``runs/<name>-<data>-<key>``."""
-    return default_folder(_spec(model, data, plan, name))
+    return default_folder(_spec(model, data, plan, name, load_method(plan).objective.teacher))
 
 
-def _spec(model: VideoClassifier, data: VideoDataset, plan: TrainingPlan, name: str | None) -> dict[str, Any]:
+def _spec(
+    model: VideoClassifier, data: VideoDataset, plan: TrainingPlan, name: str | None, teacher: VideoClassifier | None
+) -> dict[str, Any]:
     facts = model_facts(model)
     return {
         "kind": "training",
         "schema": 1,
         "model": facts | {"name": name or facts["name"], "start": facts["name"]},
+        **({} if teacher is None else {"teacher": model_facts(teacher)}),
         "data": {
             "name": data.name,
             "split": data.split,
@@ -211,6 +222,8 @@ class _Job:
             if plan.ema
             else None
         )
+        if plan.keep_zeros:
+            _keep_zeros(self.model)
         self.tally = self._new_tally()
         self.begin = self.saved = time.monotonic()
         self.told, self.seen = 0.0, 0
@@ -449,6 +462,13 @@ def _followed(clips: Tensor, adversarial: Tensor, budget: Budget) -> Tensor:
     assert adversarial.grad is not None  # for the type checker
     grad = adversarial.grad.nan_to_num(0.0, 0.0, 0.0)
     return follow(clips, adversarial.detach(), grad, budget, 1.0).requires_grad_()
+
+
+def _keep_zeros(model: nn.Module) -> None:
+    """Give what is zero no gradient: AdamW then leaves it zero, and so does an average over updates."""
+    for weight in model.parameters():
+        if weight.ndim > 1 and weight.requires_grad:
+            weight.register_hook(partial(torch.mul, (weight.detach() != 0).to(weight)))
 
 
 def _no_sync(spread: nn.Module) -> AbstractContextManager[None]:

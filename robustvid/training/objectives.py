@@ -17,6 +17,8 @@ from robustvid.attacks.goal import Goal
 from robustvid.attacks.gradient import loss_gradient
 from robustvid.budget import Budget
 from robustvid.errors import CardError
+from robustvid.models import load_model
+from robustvid.models.classifier import VideoClassifier
 from robustvid.registry import Registry, check_params, split_params
 
 # (model, clips, labels, budget, seeds) -> adversarial clips; the model comes frozen, in evaluation mode
@@ -34,19 +36,21 @@ class Objective(NamedTuple):
         replays: updates made on every batch. Above 1 the update's own backward also moves the perturbation, by one
             step as long as the radius, to where the next replay begins.
         swap: whether an attack card may take the place of ``find``.
+        teacher: the model whose answers are learnt, frozen, in evaluation mode; None where labels alone are.
     """
 
     loss: Loss
     find: Find | None = None
     replays: int = 1
     swap: bool = False
+    teacher: VideoClassifier | None = None
 
 
 OBJECTIVES = Registry(
     "objective",
     {
         name: f"robustvid.training.objectives:{name.replace('-', '_')}"
-        for name in ("natural", "fgsm", "n-fgsm", "pgd", "free", "trades", "mart")
+        for name in ("natural", "fgsm", "n-fgsm", "pgd", "free", "trades", "mart", "kd", "ard", "rslad")
     },
 )
 
@@ -62,7 +66,7 @@ def load_objective(text: str) -> Objective:
     build = OBJECTIVES.load(name)
     check_params(given, list(inspect.signature(build).parameters.values()), name, text)
     for key, value in given.items():
-        if not isinstance(value, bool) and value < 0:
+        if isinstance(value, int | float) and value < 0:
             raise CardError(f"{text}: {key} = {value!r}; give 0 or more")
     objective: Objective = build(**given)
     return objective
@@ -198,6 +202,104 @@ def mart(lam: float = 5.0, steps: int = 10, step_size: float = 0.25) -> Objectiv
         return (boosted + lam * _kl(clean, logits) * doubt).mean(), logits
 
     return Objective(loss, _ascent(steps, step_size), swap=True)
+
+
+def kd(teacher: str = "", temperature: float = 4.0, alpha: float = 0.9) -> Objective:
+    """Learn a teacher's answers on the clips as they are: α·t²·KL(T^t(x) ‖ S^t(x)) + (1 - α)·L(S(x), y).
+
+    No attack, so that a student keeps little of a robust teacher's robustness.
+
+    Args:
+        teacher: name or folder of the model to learn from, a model of the same classes and clips.
+        temperature: t, which divides the logits of both.
+        alpha: α.
+
+    References:
+        Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531.
+    """
+    wise = _teacher(teacher, "kd", temperature, alpha)
+
+    def loss(model: nn.Module, clips: Tensor, adversarial: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+        logits = model(clips)
+        return _softened(_answers(wise, clips), logits, temperature, alpha, logits, labels), logits
+
+    return Objective(loss, teacher=wise)
+
+
+def ard(
+    teacher: str = "", temperature: float = 30.0, alpha: float = 1.0, steps: int = 10, step_size: float = 0.25
+) -> Objective:
+    """Learn the teacher's answers to clips at adversarial ones: α·t²·KL(T^t(x) ‖ S^t(x')) + (1 - α)·L(S(x), y).
+
+    x' raises the cross-entropy of the student.
+
+    Args:
+        teacher: as for ``kd``; a robust one.
+        temperature: t; 30 is the paper's.
+        alpha: α; 1 is the paper's.
+        steps: of the inner ascent.
+        step_size: of it, in units of the radius.
+
+    References:
+        Goldblum et al., "Adversarially Robust Distillation", arXiv:1905.09747.
+    """
+    wise = _teacher(teacher, "ard", temperature, alpha)
+
+    def loss(model: nn.Module, clips: Tensor, adversarial: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = model(adversarial)
+        clean = model(clips) if alpha < 1 else logits  # then nothing is made of it
+        return _softened(_answers(wise, clips), logits, temperature, alpha, clean, labels), logits
+
+    return Objective(loss, _ascent(steps, step_size), swap=True, teacher=wise)
+
+
+def rslad(teacher: str = "", share: float = 5 / 6, steps: int = 10, step_size: float = 0.25) -> Objective:
+    """Learn a robust teacher's soft answers alone: s·KL(T(x) ‖ S(x')) + (1 - s)·KL(T(x) ‖ S(x)), x' the largest KL.
+
+    KL is summed over classes and averaged over clips.
+
+    Args:
+        teacher: as for ``ard``.
+        share: s; 5/6 is the paper's.
+        steps: of the inner ascent of KL(T(x) ‖ S(x')).
+        step_size: of it, in units of the radius.
+
+    References:
+        Zi et al., "Revisiting Adversarial Robustness Distillation: Robust Soft Labels Make Student Better", ICCV 2021.
+    """
+    wise = _teacher(teacher, "rslad", 1.0, share)
+
+    def find(model: nn.Module, clips: Tensor, labels: Tensor, budget: Budget, seeds: Tensor) -> Tensor:
+        start = _random_start(model, clips, labels, budget, seeds)
+        return _climb(model, clips, budget, start, _Divergence(_answers(wise, clips)), steps, step_size)
+
+    def loss(model: nn.Module, clips: Tensor, adversarial: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+        soft, logits = _answers(wise, clips), model(adversarial)
+        return (share * _kl(soft, logits) + (1 - share) * _kl(soft, model(clips))).mean(), logits
+
+    return Objective(loss, find, swap=True, teacher=wise)
+
+
+def _teacher(name: str, objective: str, temperature: float, share: float) -> VideoClassifier:
+    if not name:
+        raise CardError(f"{objective} learns from another model: {objective}:teacher=NAME, a zoo name or a folder")
+    if not (temperature > 0 and share <= 1):
+        raise CardError(f"{objective}: wanted a temperature above 0 and shares of at most 1")
+    return load_model(name).requires_grad_(False)
+
+
+def _answers(teacher: nn.Module, clips: Tensor) -> Tensor:
+    with torch.no_grad():
+        logits: Tensor = teacher(clips)
+    return logits
+
+
+def _softened(  # noqa: PLR0917
+    soft: Tensor, logits: Tensor, temperature: float, alpha: float, clean: Tensor, labels: Tensor
+) -> Tensor:
+    """Return α·t²·KL between answers divided by t, and the rest of the cross-entropy of the clean ones."""
+    learnt = temperature**2 * _kl(soft / temperature, logits / temperature).mean()
+    return alpha * learnt + (1 - alpha) * F.cross_entropy(clean, labels) if alpha < 1 else learnt
 
 
 _NEAR = 0.03  # of the radius: 0.001 in pixels at 8/255, as the paper starts

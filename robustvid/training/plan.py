@@ -39,6 +39,7 @@ class TrainingPlan:
         precision: ``fp32``, or ``bf16`` and ``fp16`` for forwards and backwards under autocast.
         sync_batchnorm: with several GPUs, statistics over all of them.
         roll: shift clips around the edges at random; for datasets whose world wraps around, such as motion10.
+        keep_zeros: weights of more than one dimension that are zero at the start stay zero: a pruned model's.
         in_memory: decode all videos once and keep them, 354 MB for motion10, rather than anew in every epoch;
             only for datasets of video files that are all of one size and length.
 
@@ -62,6 +63,7 @@ class TrainingPlan:
     precision: str = "fp32"
     sync_batchnorm: bool = False
     roll: bool = False
+    keep_zeros: bool = False
     in_memory: bool = False
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from robustvid.budget import Budget
 from robustvid.contracts import frozen
 from robustvid.errors import CardError, UnknownNameError
 from robustvid.losses import cross_entropy
+from robustvid.models import load_model
 from robustvid.models.classifier import weights_digest
 from robustvid.training.loop import train
 from robustvid.training.objectives import OBJECTIVES, load_objective
@@ -17,6 +18,7 @@ from robustvid.training.trainee import Trainee
 
 BUDGETS = [Budget("linf", "8/255"), Budget("l2", clip=1.0), Budget("l2", frame=0.5), Budget("linf", "8/255", frames=2)]
 SEEDS = torch.arange(6)
+TAUGHT = {"kd", "ard", "rslad"}  # need a teacher
 PLAN = TrainingPlan(epochs=1, batch_size=8, holdout=0, threats=("linf frame 8/255",))
 
 
@@ -111,7 +113,7 @@ def test_trades_with_beta_0_is_natural_training_bit_for_bit():
     assert weights_digest(natural) == weights_digest(trades)
 
 
-@pytest.mark.parametrize("objective", [name for name in OBJECTIVES.names() if name != "natural"])
+@pytest.mark.parametrize("objective", [name for name in OBJECTIVES.names() if name not in TAUGHT | {"natural"}])
 def test_an_attack_leaves_batchnorm_alone(problem, objective):
     model, clips, labels = problem
     model.train()
@@ -144,3 +146,17 @@ def test_free_survives_a_last_short_batch_and_counts_its_replays():
 def test_objectives_that_mean_nothing_are_refused(text, error, words):
     with pytest.raises(error, match=words):
         load_objective(text)
+
+
+@pytest.mark.parametrize("objective", sorted(TAUGHT))
+def test_a_student_needs_a_teacher(objective):
+    with pytest.raises(CardError, match=f"{objective}:teacher=NAME"):
+        load_objective(objective)
+
+
+def test_a_student_that_answers_as_its_teacher_has_nothing_to_learn():
+    teacher = load_model("conv3d")
+    clips = torch.rand(2, 3, 8, 64, 64, generator=torch.Generator().manual_seed(0))
+    for objective in ("kd:teacher=conv3d,alpha=1.0", "ard:teacher=conv3d", "rslad:teacher=conv3d"):
+        loss, _ = load_objective(objective).loss(teacher, clips, clips, torch.tensor([0, 1]))
+        assert abs(float(loss.detach())) < 1e-4

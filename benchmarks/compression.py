@@ -1,0 +1,83 @@
+"""What compression does to robustness: conv3d-pgd pruned, quantised and distilled, as a table.
+
+python -m benchmarks.compression                  # makes what is missing under runs/compression, then measures
+python -m benchmarks.compression --only kd rslad  # some of it
+python -m benchmarks.compression --make           # trains, and measures nothing
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import robustvid as rv
+from robustvid.compression.prune import learn_masks, prune_channels, prune_weights
+from robustvid.evaluation.machine import keep_freed_memory
+from robustvid.models.checkpoint import save_checkpoint
+from robustvid.training.progress import training_progress
+
+PARENT, THREAT = "conv3d-pgd", "linf frame 8/255"
+PGD = "pgd:steps=5,step_size=0.3"
+STUDENT = 0.3  # share of the channels that students lack: less than half of the parameters are left
+
+
+def plan(objective: str, epochs: int, *, keep_zeros: bool = False) -> rv.TrainingPlan:
+    """Return how a compressed model is trained: as its parent was."""
+    return rv.TrainingPlan(
+        epochs, objective=objective, threats=(THREAT,), roll=True, in_memory=True, keep_zeros=keep_zeros
+    )
+
+
+def trained(start: rv.VideoClassifier, how: rv.TrainingPlan, out: Path) -> None:
+    """Train further in ``out``, or go on where that was stopped."""
+    with training_progress(how.epochs) as progress:
+        rv.train(start, rv.load_data("motion10", split="train"), how, out=out, name=out.name, progress=progress)
+
+
+def smallest(amount: float, epochs: int) -> Callable[[rv.VideoClassifier, Path], None]:
+    """Return a recipe: the smallest weights become zero, the rest is trained further."""
+    return lambda parent, out: trained(prune_weights(parent, amount), plan(PGD, epochs, keep_zeros=True), out)
+
+
+def learnt(parent: rv.VideoClassifier, out: Path) -> None:
+    """90 % of the weights become zero by learnt scores, the rest is trained further."""
+    masks = out.with_name(f"{out.name}-masks")
+    if not masks.is_dir():
+        with training_progress(4) as progress:
+            data = rv.load_data("motion10", split="train")
+            save_checkpoint(learn_masks(parent, data, 0.9, plan(PGD, 4), progress=progress), masks)
+    trained(rv.load_model(masks), plan(PGD, 4, keep_zeros=True), out)
+
+
+def student(objective: str) -> Callable[[rv.VideoClassifier, Path], None]:
+    """Return a recipe: the parent without some of its channels learns from the whole one."""
+    return lambda parent, out: trained(prune_channels(parent, STUDENT), plan(objective, 8), out)
+
+
+RECIPES: Mapping[str, Callable[[rv.VideoClassifier, Path], None]] = {
+    "channels-50": lambda parent, out: trained(prune_channels(parent, 0.5), plan(PGD, 8), out),
+    "weights-90": smallest(0.9, 8),
+    "learnt-90": learnt,
+    "kd": student(f"kd:teacher={PARENT}"),
+    "ard": student(f"ard:teacher={PARENT},steps=5,step_size=0.3"),
+    "rslad": student(f"rslad:teacher={PARENT},steps=5,step_size=0.3"),
+    "weights-50": smallest(0.5, 4),
+    "weights-80": smallest(0.8, 4),
+}
+
+
+def main() -> None:
+    """Make what is missing, and measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs/compression"))
+    parser.add_argument("--only", nargs="+", default=list(RECIPES), choices=list(RECIPES))
+    parser.add_argument("--make", action="store_true")
+    asked = parser.parse_args()
+    keep_freed_memory()
+    for name in asked.only:
+        RECIPES[name](rv.load_model(PARENT), asked.runs / name)
+
+
+if __name__ == "__main__":
+    main()
