@@ -80,7 +80,13 @@ def _training(objective: str, epochs: int, lr: float = 5e-3) -> tuple[Any, ...]:
     )
 
 
-@click.group()
+@click.group(
+    epilog="""\b
+Examples:
+  robustvid compress prune --model conv3d-pgd --how channels --evaluate
+  robustvid compress quantise --model conv3d-pgd --evaluate
+"""
+)
 def compress() -> None:
     """Make a model smaller or faster, and measure what that does to its robustness.
 
