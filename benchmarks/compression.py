@@ -1,8 +1,8 @@
 """What compression does to robustness: conv3d-pgd pruned, quantised and distilled, as a table.
 
 python -m benchmarks.compression                  # makes what is missing under runs/compression, then measures
-python -m benchmarks.compression --only kd rslad  # some of it
-python -m benchmarks.compression --make           # trains, and measures nothing
+python -m benchmarks.compression --only kd int8   # some of it
+python -m benchmarks.compression --make           # makes, and measures nothing
 """
 
 from __future__ import annotations
@@ -11,10 +11,17 @@ import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
+from rich.console import Console
+
 import robustvid as rv
+from robustvid.cli.compress import comparison_table
+from robustvid.cli.progress import sweep_progress
+from robustvid.compression.compare import compare
+from robustvid.compression.export import export
 from robustvid.compression.prune import learn_masks, prune_channels, prune_weights
+from robustvid.data.batches import evaluation_batches
 from robustvid.evaluation.machine import keep_freed_memory
-from robustvid.models.checkpoint import save_checkpoint
 from robustvid.training.progress import training_progress
 
 PARENT, THREAT = "conv3d-pgd", "linf frame 8/255"
@@ -42,17 +49,22 @@ def smallest(amount: float, epochs: int) -> Callable[[rv.VideoClassifier, Path],
 
 def learnt(parent: rv.VideoClassifier, out: Path) -> None:
     """90 % of the weights become zero by learnt scores, the rest is trained further."""
-    masks = out.with_name(f"{out.name}-masks")
-    if not masks.is_dir():
-        with training_progress(4) as progress:
-            data = rv.load_data("motion10", split="train")
-            save_checkpoint(learn_masks(parent, data, 0.9, plan(PGD, 4), progress=progress), masks)
-    trained(rv.load_model(masks), plan(PGD, 4, keep_zeros=True), out)
+    masks, data = out.with_name(f"{out.name}-masks"), rv.load_data("motion10", split="train")
+    with training_progress(4) as progress:
+        pruned = learn_masks(parent, data, 0.9, plan(PGD, 4), out=masks, progress=progress)
+    trained(pruned, plan(PGD, 4, keep_zeros=True), out)
 
 
 def student(objective: str) -> Callable[[rv.VideoClassifier, Path], None]:
     """Return a recipe: the parent without some of its channels learns from the whole one."""
     return lambda parent, out: trained(prune_channels(parent, STUDENT), plan(objective, 8), out)
+
+
+def int8(parent: rv.VideoClassifier, out: Path) -> None:
+    """Static int8 for OpenVINO, its scales from 300 training clips."""
+    if not out.is_dir():
+        batches = evaluation_batches(rv.load_data("motion10", split="train"), parent.card.clip, 300)
+        export(parent, out, precision="int8", calibration=torch.cat([clips for clips, _ in batches]))
 
 
 RECIPES: Mapping[str, Callable[[rv.VideoClassifier, Path], None]] = {
@@ -64,6 +76,7 @@ RECIPES: Mapping[str, Callable[[rv.VideoClassifier, Path], None]] = {
     "rslad": student(f"rslad:teacher={PARENT},steps=5,step_size=0.3"),
     "weights-50": smallest(0.5, 4),
     "weights-80": smallest(0.8, 4),
+    "int8": int8,
 }
 
 
@@ -72,11 +85,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs/compression"))
     parser.add_argument("--only", nargs="+", default=list(RECIPES), choices=list(RECIPES))
-    parser.add_argument("--make", action="store_true")
+    parser.add_argument("--make", action="store_true", help="make what is missing, and measure nothing")
+    parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument("--battery", default="standard")
     asked = parser.parse_args()
     keep_freed_memory()
     for name in asked.only:
         RECIPES[name](rv.load_model(PARENT), asked.runs / name)
+    if asked.make:
+        return
+    models = {PARENT: rv.load_model(PARENT)} | {name: rv.load_model(asked.runs / name) for name in asked.only}
+    with sweep_progress() as progress:
+        rows = compare(
+            models,
+            rv.load_data("motion10", split="test"),
+            rv.Budget.parse(THREAT),
+            battery=rv.load_battery(asked.battery),
+            limit=asked.clips,
+            progress=progress,
+        )
+    Console(width=40 + 26 * len(rows)).print(comparison_table(rows, THREAT))
 
 
 if __name__ == "__main__":

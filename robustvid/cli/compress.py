@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,6 @@ def prune(  # noqa: PLR0917  click hands all over by name
     Only removed channels make a model faster: zeros are multiplied like other numbers.
     """
     from robustvid.compression.prune import learn_masks, prune_channels, prune_weights
-    from robustvid.models import load_model
     from robustvid.models.checkpoint import save_checkpoint
     from robustvid.training.progress import training_progress
 
@@ -138,19 +137,17 @@ def prune(  # noqa: PLR0917  click hands all over by name
     elif how == "weights":
         pruned = prune_weights(parent, amount, scope=scope)
     else:
-        masks = folder.with_name(f"{folder.name}-masks")
-        if not masks.is_dir():
-            plan = _plan(asked, objective, score_epochs, lr)
-            with training_progress(score_epochs) as progress:
-                found = learn_masks(parent, _load(asked, "train"), amount, plan, device=asked.device, progress=progress)
-            save_checkpoint(found, masks)
-        pruned = load_model(masks)
+        masks, plan = folder.with_name(f"{folder.name}-masks"), _plan(asked, objective, score_epochs, lr)
+        with training_progress(score_epochs) as progress:
+            pruned = learn_masks(
+                parent, _load(asked, "train"), amount, plan, out=masks, device=asked.device, progress=progress
+            )
     result = pruned
     if epochs:
         plan = _plan(asked, objective, epochs, lr, keep_zeros=how != "channels")
         result = _train(asked, pruned, plan, name, folder)
     else:
-        pruned.card = _named(pruned.card, name)
+        pruned.card = replace(pruned.card, name=name)
         save_checkpoint(pruned, folder)
     _tell(asked, parent, result, folder)
 
@@ -283,12 +280,6 @@ def _train(asked: Options, start: Any, plan: Any, name: str, folder: Path | None
     return train_or_stop(start, _load(asked, "train"), plan, folder, logger, name=name, device=asked.device)
 
 
-def _named(card: Any, name: str) -> Any:
-    from dataclasses import replace
-
-    return replace(card, name=name)
-
-
 def _check(asked: Options, exported: Any, precision: str) -> None:
     """Compare an exported graph with torch on the test split, and say how they agree."""
     from robustvid.compression.export import check_parity, parity
@@ -307,7 +298,7 @@ def _tell(asked: Options, parent: Any, result: Any, folder: Path) -> None:
     from rich.console import Console
 
     console = Console(stderr=asked.as_json)
-    rows = _compared(asked, {"before": parent, "after": result}, folder, console) if asked.evaluate else []
+    rows = _compared(asked, {"before": parent, "after": result}, console) if asked.evaluate else []
     console.print(f"Model     {folder}", soft_wrap=True, highlight=False, markup=False)
     console.print(f"Next      robustvid attack --model {shlex.quote(str(folder))} --battery standard", soft_wrap=True)
     if asked.as_json:
@@ -315,7 +306,7 @@ def _tell(asked: Options, parent: Any, result: Any, folder: Path) -> None:
         click.echo(json.dumps(summary, allow_nan=False))
 
 
-def _compared(asked: Options, models: dict[str, Any], folder: Path, console: Any) -> list[Any]:
+def _compared(asked: Options, models: dict[str, Any], console: Any) -> list[Any]:
     """Return what :func:`robustvid.compression.compare.compare` finds, shown and logged."""
     from robustvid.budget import Budget
     from robustvid.cli.progress import sweep_progress
@@ -324,13 +315,12 @@ def _compared(asked: Options, models: dict[str, Any], folder: Path, console: Any
     from robustvid.evaluation.results import Results
     from robustvid.reporting.mlflow import log_run
 
-    data, runs = _load(asked, "test"), folder.with_name(f"{folder.name}-compared-{asked.clips}")
+    data = _load(asked, "test")
     with sweep_progress() as progress:
         rows = compare(
             models,
             data,
             Budget.parse(asked.threat),
-            runs,
             battery=load_battery(asked.battery),
             limit=min(asked.clips, len(data)),
             seed=asked.seed,

@@ -63,7 +63,6 @@ def compare(
     models: Mapping[str, VideoClassifier],
     data: VideoDataset,
     budget: Budget,
-    out: str | Path,
     *,
     battery: Battery | None = None,
     limit: int | None = None,
@@ -74,6 +73,8 @@ def compare(
 ) -> list[Row]:
     """Measure models side by side: sizes, latencies in turns, and robust accuracy on the same clips.
 
+    Runs lie under ``runs`` as those of ``evaluate`` do: the same call again repeats nothing.
+
     A model that computes in torch meets the battery. An exported one has no gradient of its own, and "robust" would
     mean nothing: it meets the battery with the gradient of its float twin, straight through the rounding; what the
     battery finds for the twin; and Square, which asks for logits alone. A clip stands if it stands against all three.
@@ -82,7 +83,6 @@ def compare(
         models: by name; the first is what the others are compared with.
         data: test split.
         budget: what perturbations may be.
-        out: folder of the runs, ``MODEL/WAY``; the same call again repeats nothing.
         battery: ``standard`` when None.
         limit: how many clips, drawn by ``seed``.
         seed: of every random draw.
@@ -104,7 +104,6 @@ def compare(
                 attack,
                 [budget],
                 surrogate=surrogate,
-                out=Path(out) / name / way.replace(" ", "-"),
                 limit=limit,
                 seed=seed,
                 device=device,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import numpy as np
@@ -87,9 +88,10 @@ def latencies(models: Mapping[str, VideoClassifier], threads: int = 1) -> dict[s
 def _in_turns(models: Mapping[str, VideoClassifier], clips: Mapping[str, Tensor]) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in models}
     deadline = time.perf_counter() + _SECONDS * len(models) / 2
-    with torch.inference_mode():
+    with ExitStack() as stack:
         for model in models.values():
-            model.eval()
+            stack.enter_context(frozen(model))
+        stack.enter_context(torch.inference_mode())
         round_ = 0
         while round_ < 2 * _WARM_UP or time.perf_counter() < deadline:
             for name, model in models.items():
@@ -112,4 +114,6 @@ def _inputs(model: VideoClassifier, count: int) -> Tensor:
 def _bytes(model: VideoClassifier) -> int:
     if isinstance(model.network, Deployed):
         return sum(len(content) for content in model.network.graph.files.values())
-    return sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    return sum(
+        value.numel() * value.element_size() for value in model.state_dict().values() if isinstance(value, Tensor)
+    )

@@ -20,7 +20,7 @@ from robustvid.contracts import VideoDataset
 from robustvid.data.batches import evaluation_batches
 from robustvid.errors import MissingPackageError, ModelError
 from robustvid.models.cards import write_card
-from robustvid.models.checkpoint import CARD_FILE, save_checkpoint
+from robustvid.models.checkpoint import CARD_FILE, check_savable, save_checkpoint
 from robustvid.models.classifier import VideoClassifier, weights_digest
 from robustvid.models.deployed import GRAPH_FILES, PRECISIONS, TWIN, Deployed, twin_of, without_telemetry
 
@@ -152,6 +152,7 @@ def _check(model: VideoClassifier, runtime: str, precision: str, calibration: Te
         raise ModelError("int8 needs calibration clips, of the training split")
     if twin_of(model) is not None:
         raise ModelError(f"{model.card.name} is exported already; export its folder twin/")
+    check_savable(model)
     if model.card.clip.views * model.card.clip.crops > 1:
         raise ModelError(f"{model.card.name} averages over views or crops: export it with one, and load it with many")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from torch.nn.utils import prune as torch_prune
 
 from robustvid.contracts import VideoDataset
 from robustvid.errors import MissingPackageError, ModelError
-from robustvid.models.classifier import VideoClassifier, new_classifier
+from robustvid.models.checkpoint import load_checkpoint, save_checkpoint
+from robustvid.models.classifier import VideoClassifier, new_classifier, weights_digest
 from robustvid.models.slim import cut_channels
 from robustvid.training.loop import TrainingProgress, train
 from robustvid.training.plan import TrainingPlan
@@ -52,7 +54,7 @@ def prune_weights(model: VideoClassifier, amount: float, *, scope: str = "global
             torch_prune.l1_unstructured(layer, name, amount)
     for layer, name in weights:
         torch_prune.remove(layer, name)
-    return _noted(pruned, {"step": "prune", "kind": "weights", "scope": scope, "amount": amount})
+    return noted(pruned, {"step": "prune", "kind": "weights", "scope": scope, "amount": amount})
 
 
 def prune_channels(model: VideoClassifier, amount: float) -> VideoClassifier:
@@ -101,7 +103,7 @@ def prune_channels(model: VideoClassifier, amount: float) -> VideoClassifier:
     channels = cut_channels(whole.network, pruned.network)
     slim = new_classifier(replace(card, arch="slim", options={"arch": arch, "options": options, "channels": channels}))
     slim.load_state_dict(pruned.state_dict())
-    return _noted(slim.to(model.mean.device).eval(), {"step": "prune", "kind": "channels", "amount": amount})
+    return noted(slim.to(model.mean.device).eval(), {"step": "prune", "kind": "channels", "amount": amount})
 
 
 def learn_masks(
@@ -110,6 +112,7 @@ def learn_masks(
     amount: float,
     plan: TrainingPlan,
     *,
+    out: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: Callable[[TrainingProgress], None] | None = None,
 ) -> VideoClassifier:
@@ -124,16 +127,25 @@ def learn_masks(
         data: training split.
         amount: share of the weights of each convolution and linear layer that become zero.
         plan: how scores are learnt; its objective should be a robust one.
+        out: folder in which the result is kept; what is there already is not learnt again. Nothing is written when
+            None.
         device: where to train; a GPU when there is one.
         progress: called after every update.
 
     Raises:
-        ModelError: the amount is no such share.
+        ModelError: the amount is no such share, or ``out`` holds what came of another model, amount or plan.
 
     References:
         Sehwag et al., "HYDRA: Pruning Adversarially Robust Neural Networks", arXiv:2002.10509.
     """
     _check_amount(amount)
+    told = asdict(plan) | {"threats": list(plan.threats)}
+    step = {"step": "prune", "kind": "learnt", "amount": amount, "plan": told, "of": weights_digest(model)}
+    if out is not None and Path(out).is_dir():
+        kept = load_checkpoint(out)
+        if not kept.card.lineage or kept.card.lineage[-1] != step:
+            raise ModelError(f"{out} holds masks of another model, amount or plan; remove it, or give another folder")
+        return kept
     scored = copy.deepcopy(model).requires_grad_(False)
     for layer in prunable(scored):
         parametrize.register_parametrization(layer, "weight", _Scored(layer.weight, amount))
@@ -142,15 +154,17 @@ def learn_masks(
         parametrize.remove_parametrizations(layer, "weight")
     pruned = copy.deepcopy(model)
     pruned.load_state_dict(learnt.state_dict())
-    return _noted(pruned, {"step": "prune", "kind": "learnt", "amount": amount, "plan": asdict(plan)})
+    noted(pruned, step)
+    if out is not None:
+        save_checkpoint(pruned, out)
+    return pruned
 
 
 def zeros(model: nn.Module) -> float:
     """Return the share of the prunable weights that are exactly zero."""
     weights = [layer.weight for layer in prunable(model)]
-    return sum(weight.numel() - int(weight.count_nonzero()) for weight in weights) / max(
-        sum(weight.numel() for weight in weights), 1
-    )
+    total = sum(weight.numel() for weight in weights)
+    return 1 - sum(int(weight.count_nonzero()) for weight in weights) / max(total, 1)
 
 
 def prunable(model: nn.Module) -> list[nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear]:
@@ -191,7 +205,7 @@ def _check_amount(amount: float) -> None:
         raise ModelError(f"amount={amount}: wanted a share above 0 and below 1")
 
 
-def _noted(model: VideoClassifier, step: dict[str, Any]) -> VideoClassifier:
+def noted(model: VideoClassifier, step: dict[str, Any]) -> VideoClassifier:
     """Return the model with one more step in the lineage of its card, in evaluation mode."""
     model.card = replace(model.card, weights_digest="", lineage=(*model.card.lineage, step))
     return model.eval()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from robustvid.compression.prune import prunable
+from robustvid.compression.prune import noted, prunable
 from robustvid.errors import ModelError
 from robustvid.models.classifier import VideoClassifier
 
@@ -41,7 +41,7 @@ def with_rounding(model: VideoClassifier, calibration: Tensor) -> VideoClassifie
     for layer, watch in inputs.items():
         watch.settle(layer)
         parametrize.register_parametrization(layer, "weight", _RoundedWeight())
-    return rounded
+    return noted(rounded, {"step": "round", "bits": 8, "calibration": len(calibration)})
 
 
 def without_rounding(rounded: VideoClassifier, like: VideoClassifier) -> VideoClassifier:

@@ -414,6 +414,8 @@ class _Job:
         self.best = copy.deepcopy(self._measured())
         told = {key: value for key, value in self.history[-1].items() if key == "epoch" or key.startswith("val/")}
         entry = _lineage(self.data, self.plan, self.command) | {"selected": told}
+        if (teacher := self.method.objective.teacher) is not None:
+            entry["teacher"] = teacher.card.weights_digest
         self.best.card = replace(self.best.card, lineage=(*self.best.card.lineage, entry))
         if self.folder and self.ranks.first:
             self.best.card = save_checkpoint(self.best, self.folder)
