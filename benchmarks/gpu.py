@@ -24,7 +24,7 @@ import robustvid as rv
 from benchmarks.models import bare, seconds, video_model
 from robustvid.contracts import frozen
 from robustvid.evaluation.fast import spread
-from robustvid.evaluation.machine import pick_device
+from robustvid.evaluation.machine import full_float32, pick_device
 from robustvid.evaluation.probe import Probe
 from robustvid.models.fold import fold
 
@@ -159,11 +159,12 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true")
     given = parser.parse_args()
     device = pick_device(given.device)
-    if given.smoke:
-        steps, lines = 2, measure("conv3d", Shape(2, 4, 32), device, Effort(2, 2, 256))
-    else:
-        steps, effort = given.steps, Effort(given.steps, given.rounds, 8192)
-        lines = [line for name in given.models for line in measure(name, SHAPES[name], device, effort)]
+    with full_float32():
+        if given.smoke:
+            steps, lines = 2, measure("conv3d", Shape(2, 4, 32), device, Effort(2, 2, 256))
+        else:
+            steps, effort = given.steps, Effort(given.steps, given.rounds, 8192)
+            lines = [line for name in given.models for line in measure(name, SHAPES[name], device, effort)]
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"{where}, torch {torch.__version__}; PGD-{steps}\n")
     print("| model | way | clips/s | times the bare loop | share of peak | launches a step | GiB | logits off by |")

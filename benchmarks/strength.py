@@ -25,13 +25,14 @@ from torch import Tensor
 import robustvid as rv
 from benchmarks.peers import Round, contestants
 from robustvid.contracts import frozen, in_lanes
+from robustvid.evaluation.machine import full_float32, pick_device
 from robustvid.evaluation.plan import by_clip
 from robustvid.evaluation.probe import Probe, lanes_on
 from robustvid.evaluation.results import wilson
 from robustvid.evaluation.sweep import choose_clips
 
 RADII: dict[str, list[Any]] = {"linf": [Fraction(n, 255) for n in (2, 4, 8, 12)], "l2": [0.5, 1.0, 2.0, 4.0]}
-BATCH = 32
+BATCH = 64
 
 
 def budget_of(norm: str, radius: Fraction | float) -> rv.Budget:
@@ -86,7 +87,7 @@ def stands_at(contest: Contest, rounds: Sequence[Round]) -> list[int]:
     for place in reversed(range(len(RADII[contest.norm]))):
         budget = budget_of(contest.norm, RADII[contest.norm][place])
         found = [broken(contest.select(part), budget, rounds) for part in undecided.split(BATCH)]
-        fallen = torch.cat([torch.zeros(0, dtype=torch.bool), *found])
+        fallen = torch.cat([stands.new_zeros(0, dtype=torch.bool), *found])
         stands[undecided[~fallen]] = place + 1
         undecided = undecided[fallen]
     return stands.tolist()
@@ -94,7 +95,7 @@ def stands_at(contest: Contest, rounds: Sequence[Round]) -> list[int]:
 
 def broken(contest: Contest, budget: rv.Budget, rounds: Sequence[Round]) -> Tensor:
     """Run the rounds in turn, again and again, on the clips still standing, until the passes are spent."""
-    fallen, spent, number = torch.zeros(len(contest.clips), dtype=torch.bool), 0.0, 0
+    fallen, spent, number = torch.zeros_like(contest.labels, dtype=torch.bool), 0.0, 0
     eps = float(budget.frame if contest.norm == "linf" else budget.clip)  # type: ignore[arg-type]
     while spent < contest.passes and not bool(fallen.all()):
         left = (~fallen).nonzero().flatten()
@@ -133,17 +134,19 @@ def main() -> None:
     parser.add_argument("--passes", type=int, help="of a peer, for a clip and radius  [default: those of standard]")
     parser.add_argument("--out", type=Path, default=Path("strength"))
     given = parser.parse_args()
-    model = rv.load_model(given.model)
+    device = pick_device(None)
+    model = rv.load_model(given.model).to(device)
     rounds_of = contestants(given.threat, given.steps, given.targets)
     out = given.out / f"{model.card.name}-{given.threat}-{given.clips}"
     out.mkdir(parents=True, exist_ok=True)
-    clips, labels = load(model, given.clips)
-    with frozen(model):
-        passes = given.passes or price(model, clips[:8], given.threat)
+    clips, labels = (tensor.to(device) for tensor in load(model, given.clips))
+    with frozen(model), full_float32():
+        passes = given.passes or price(model, clips[: lanes_on(device)], given.threat)
     stands = {"robustvid standard": ours(model, given.threat, given.clips, out)}
     for name, rounds in rounds_of.items():
-        contest = Contest(Probe(model, lanes_on(clips.device)), clips, labels, given.threat, passes)
-        stands[name] = kept(out, name, contest, rounds)
+        contest = Contest(Probe(model, lanes_on(device)), clips, labels, given.threat, passes)
+        with full_float32():
+            stands[name] = kept(out, name, contest, rounds)
     print(table(stands, given.threat, f"{model.card.name}, {given.clips} clips, {passes} passes a clip and radius"))
 
 

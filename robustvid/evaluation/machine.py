@@ -94,13 +94,26 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def lent(models: Iterable[nn.Module | None], device: torch.device) -> Iterator[None]:
-    """Lend models to a device, frozen, and bring them back as they were; None is no model."""
+    """Lend models to a device, frozen and in full float32, and bring them back as they were; None is no model."""
     with ExitStack() as stack:
+        stack.enter_context(full_float32())
         for model in models:
             if model is not None:
                 stack.enter_context(_on_device(model, device))
                 stack.enter_context(frozen(model))
         yield
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Let float32 be float32 on a GPU too, where convolutions are else rounded to TF32, three decimal digits."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32 = matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 @contextmanager

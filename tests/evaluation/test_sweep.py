@@ -369,3 +369,18 @@ def test_what_the_weights_do_not_tell_is_part_of_the_spec(tiny_model, fake_video
     tiny_model.network.shift += 1
     three = rv.evaluate(tiny_model, fake_videos, "fgsm", LINF[:1])
     assert len({run.folder for run in (one, two, three)}) == 3
+
+
+def test_float32_is_not_rounded_to_tf32_while_models_are_measured(fake_videos):
+    seen = set()
+
+    class Watching(TinyVideoNet):
+        def forward(self, clips):
+            seen.add((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+            return super().forward(clips)
+
+    card = rv.ModelCard("watching", "tiny", ("a", "b", "c", "d"), rv.ClipSpec(4, 1, (16, 16)))
+    before = torch.backends.cudnn.allow_tf32
+    rv.evaluate(VideoClassifier(Watching(4), card), fake_videos, "fgsm", [rv.Budget("linf", "4/255")])
+    assert seen == {(False, False)}
+    assert torch.backends.cudnn.allow_tf32 is before is True
