@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from robustvid import live
     from robustvid.budget import Budget
     from robustvid.contracts import ClipSpec, ModelCard, Sample, VideoDataset, frozen
     from robustvid.data import load_data, read_frames
@@ -60,6 +61,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "frozen",
+    "live",
     "load_attack",
     "load_battery",
     "load_data",
@@ -70,7 +72,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use."""
+    """Import a public name, or the module ``live``, on first use."""
+    if name == "live":
+        return import_module("robustvid.live")
     if name not in _HOMES:
         raise AttributeError(f"module 'robustvid' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
@@ -78,4 +82,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """List the public names."""
-    return sorted([*_HOMES, "__version__"])
+    return sorted([*_HOMES, "__version__", "live"])

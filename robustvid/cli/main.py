@@ -18,6 +18,7 @@ from robustvid.cli.data import data
 from robustvid.cli.doctor import doctor
 from robustvid.cli.leaderboard import leaderboard
 from robustvid.cli.listing import list_command
+from robustvid.cli.live import live
 from robustvid.cli.runs import report, sync
 from robustvid.cli.train import train_adv
 from robustvid.cli.ui import ui
@@ -91,5 +92,19 @@ def main() -> None:
     logger.propagate = False
 
 
-for command in (attack, bench, compress, data, demo, doctor, leaderboard, list_command, report, sync, train_adv, ui):
+for command in (
+    attack,
+    bench,
+    compress,
+    data,
+    demo,
+    doctor,
+    leaderboard,
+    list_command,
+    live,
+    report,
+    sync,
+    train_adv,
+    ui,
+):
     main.add_command(command)

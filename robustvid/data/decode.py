@@ -40,6 +40,12 @@ _FORMATS = (
     "png_pipe,rm,wav,webm,webp_pipe,yuv4mpegpipe"
 )
 _ONLY = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+# A stream may be a playlist, but it cannot name files of this machine.
+_STREAMS = {
+    "format_whitelist": f"{_FORMATS},hls,mpjpeg,rtsp,sdp,rtp",
+    "protocol_whitelist": "crypto,http,httpproxy,https,rtmp,rtmps,rtp,rtsp,srt,srtp,tcp,tls,udp",
+    "rtsp_transport": "tcp",  # over UDP, lost packets are grey blocks
+}
 
 
 def read_frames(path: str | Path, indices: Sequence[int]) -> Tensor:
@@ -240,7 +246,7 @@ def _seek(path: str | Path, times: _Times, wanted: Sequence[int]) -> dict[int, N
                 if times.number(frame) != last:
                     return None
                 if last == target:
-                    to_rgb = to_rgb or _ToRgb(frame)
+                    to_rgb = to_rgb or ToRgb(frame)
                     kept[target] = to_rgb(frame)
                     break
             if target not in kept:
@@ -264,7 +270,7 @@ def _play(path: str | Path, times: _Times | None, wanted: Sequence[int]) -> dict
             if number <= before:
                 return _play(path, None, wanted)
             if shown is None:
-                to_rgb, shown = _ToRgb(frame), frame
+                to_rgb, shown = ToRgb(frame), frame
             while waiting and waiting[0] <= number:
                 held += waiting[0] < number
                 kept[waiting[0]] = to_rgb(frame if waiting[0] == number else shown)
@@ -297,19 +303,46 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
     Raises:
         DecodeError: whatever goes wrong meanwhile.
     """
-    _need_av()
-    import av
-    from av.error import FFmpegError
+    with _told_as_decode_errors(path, "; is it a video, and complete?"):
+        import av
 
-    try:
         _check_file(Path(path))
         with av.open(os.fspath(path), mode="r", options=_ONLY) as container:
             yield container, _video_stream(path, container)
+
+
+@contextmanager
+def open_stream(url: str, timeout: float, device: str | None = None) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Lend an opened network stream or camera, and its video stream.
+
+    Args:
+        url: address of a stream, or name of the camera.
+        timeout: seconds without a byte after which it counts as lost.
+        device: FFmpeg's name of the kind of camera; None for a network stream.
+
+    Raises:
+        DecodeError: whatever goes wrong meanwhile.
+    """
+    with _told_as_decode_errors(url):
+        import av
+
+        options = {} if device else _STREAMS
+        with av.open(url, mode="r", format=device, options=options, timeout=timeout) as container:
+            yield container, _video_stream(url, container)
+
+
+@contextmanager
+def _told_as_decode_errors(source: str | Path, hint: str = "") -> Iterator[None]:
+    _need_av()
+    from av.error import FFmpegError
+
+    try:
+        yield
     except DecodeError:
         raise
     except (FFmpegError, OSError, ValueError, IndexError) as error:  # IndexError: streams that appear on the way
         said = getattr(error, "strerror", None) or error
-        raise DecodeError(path, f"{said}; is it a video, and complete?") from error
+        raise DecodeError(source, f"{said}{hint}") from error
 
 
 def _check_file(path: Path) -> None:
@@ -352,7 +385,7 @@ def decoded(container: InputContainer, stream: VideoStream) -> Iterator[av.Video
         yield from frames
 
 
-class _ToRgb:
+class ToRgb:
     """Turns decoded frames into RGB arrays, all of the size and rotation of ``first``."""
 
     def __init__(self, first: av.VideoFrame) -> None:

@@ -140,10 +140,9 @@ class Fitter:
         """Return the perturbation in a file; None, with a warning, where the file cannot be used."""
         wanted = (1, 3, self.clip.length, *self.clip.size)
         try:
-            with safe_open(path, framework="pt") as file:
-                found, delta = file.metadata() or {}, file.get_tensor("delta")
-        except (SafetensorError, OSError) as error:
-            log.warning("%s is damaged and is fitted again: %s", path, error)
+            delta, found = read_perturbation(path)
+        except AttackError as error:
+            log.warning("%s; it is fitted again", error)
             return None
         other = {name: found.get(name) for name in about if found.get(name) != about[name]}
         if other or tuple(delta.shape) != wanted or not bool(torch.isfinite(delta).all()):
@@ -153,6 +152,19 @@ class Fitter:
             log.warning("%s is outside %s and is fitted again", path, budget.describe())
             return None
         return torch.as_tensor(delta)
+
+
+def read_perturbation(path: str | Path) -> tuple[Tensor, dict[str, str]]:
+    """Return a fitted perturbation ``(1, C, T, H, W)``, and what its file says of it.
+
+    Raises:
+        AttackError: there is no such file, or it holds none.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.get_tensor("delta"), file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise AttackError(f"{path} holds no perturbation: {error}") from error
 
 
 def _no_training(attack: Attack) -> str:
