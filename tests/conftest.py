@@ -1,5 +1,6 @@
 """Shared by all tests: a small model and dataset that need no files, and one thread."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,12 @@ def fake_videos(tiny_model):
 def _own_folder(tmp_path, monkeypatch):
     """Every test works in an empty folder, so that nothing lands in the checkout."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _heard_log(monkeypatch):
+    """The command line keeps the log to itself; the test after it is to hear it again."""
+    monkeypatch.setattr(logging.getLogger("robustvid"), "propagate", True)
 
 
 @pytest.fixture(scope="session")

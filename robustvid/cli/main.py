@@ -16,6 +16,7 @@ from robustvid.cli.bench import bench
 from robustvid.cli.compress import compress
 from robustvid.cli.data import data
 from robustvid.cli.doctor import doctor
+from robustvid.cli.features import features
 from robustvid.cli.leaderboard import leaderboard
 from robustvid.cli.listing import list_command
 from robustvid.cli.live import live
@@ -99,6 +100,7 @@ for command in (
     data,
     demo,
     doctor,
+    features,
     leaderboard,
     list_command,
     live,
