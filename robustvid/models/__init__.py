@@ -41,7 +41,8 @@ def load_model(name_or_path: str | Path, *, views: int = 1, crops: int = 1, **op
         views: in how many places of the video it looks; logits are averaged, and each view is perturbed on its own.
         crops: 1, or 3 along the longer side, likewise.
         options: those of :func:`~robustvid.models.torchvision.load_torchvision`, of
-            :func:`~robustvid.models.huggingface.load_huggingface`, or of your own function; others take none.
+            :func:`~robustvid.models.huggingface.load_huggingface`, or of your own function. The zoo and checkpoints
+            take ``classes``, a file of names, or ``num_classes``, for another head that is not trained yet.
 
     Returns:
         The classifier in evaluation mode: float32 clips ``(B, 3, T, H, W)`` in [0, 1] to logits ``(B, K)``.
@@ -81,10 +82,13 @@ def _load(name: str, options: dict[str, Any]) -> VideoClassifier:
 def _load_folder(folder: Path, name: str, options: dict[str, Any]) -> VideoClassifier:
     from robustvid.models.checkpoint import load_checkpoint
     from robustvid.models.deployed import TWIN, load_deployed
+    from robustvid.models.foreign import other_head
 
-    if options:
-        raise ModelError(f"{name} is a checkpoint and takes no options, but got {', '.join(sorted(options))}")
-    return load_deployed(folder) if (folder / TWIN).is_dir() else load_checkpoint(folder)
+    graph = (folder / TWIN).is_dir()
+    if unknown := options.keys() - (set() if graph else {"classes", "num_classes"}):
+        kind, known = ("an exported graph", "no options") if graph else ("a checkpoint", "classes and num_classes")
+        raise ModelError(f"{name} is {kind} and takes {known}, but got {', '.join(sorted(unknown))}")
+    return load_deployed(folder) if graph else other_head(load_checkpoint(folder), **options)
 
 
 def _load_own(name: str, options: dict[str, Any]) -> VideoClassifier:

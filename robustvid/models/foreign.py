@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from robustvid.classes import read_classes
 from robustvid.contracts import ClipSpec
 from robustvid.errors import ModelError
+from robustvid.models.classifier import VideoClassifier, new_classifier
 from robustvid.registry import did_you_mean
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -72,6 +73,27 @@ def other_classes(
     if type(num_classes) is not int or num_classes < 2:
         raise ModelError(f"num_classes={num_classes}: wanted at least 2")
     return tuple(map(str, range(num_classes)))
+
+
+def other_head(
+    model: VideoClassifier, classes: str | Path | None = None, num_classes: int | None = None
+) -> VideoClassifier:
+    """Return the classifier with a head for other classes; untrained, where their number differs.
+
+    Args:
+        model: of an architecture of robustvid's own.
+        classes: a file with one name a line.
+        num_classes: how many, where they have no names; as it is where neither is given.
+
+    Raises:
+        ModelError: as :func:`other_classes`; or more than the head depends on the number of classes.
+    """
+    names = other_classes(classes, num_classes, model.card.classes)
+    if names is None or names == model.card.classes:
+        return model
+    changed = new_classifier(replace(model.card, classes=names, weights_digest=""))
+    load_weights(changed, model.state_dict(), model.card.name, new_head=True)
+    return changed.eval()
 
 
 def read_weights(file: str | Path) -> dict[str, Tensor]:

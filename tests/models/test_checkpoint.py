@@ -205,5 +205,5 @@ def test_what_could_not_be_loaded_is_not_saved(model, tmp_path):
 def test_a_folder_is_a_model(model, folder):
     clips = torch.rand(1, 3, 4, 16, 20)
     assert torch.equal(load_model(folder)(clips), model.eval()(clips))
-    with pytest.raises(ModelError, match="takes no options, but got hidden"):
+    with pytest.raises(ModelError, match="takes classes and num_classes, but got hidden"):
         load_model(str(folder), hidden=3)

@@ -67,7 +67,7 @@ def test_unknown_names_get_help():
 
 
 def test_zoo_models_take_no_options():
-    with pytest.raises(ModelError, match="conv3d is a checkpoint and takes no options, but got widths"):
+    with pytest.raises(ModelError, match="conv3d is a checkpoint and takes classes and num_classes, but got widths"):
         load_model("conv3d", widths=[1])
 
 
@@ -117,3 +117,14 @@ def test_a_card_without_statistics_leaves_pixels_alone():
     model = VideoClassifier(torch.nn.Identity(), ModelCard("x", "x", ("a", "b"), ClipSpec(1, 1, (2, 2))))
     clips = torch.rand(1, 3, 1, 2, 2)
     assert torch.equal(model(clips), clips)
+
+
+def test_another_head_keeps_all_but_the_head(tmp_path, caplog):
+    (tmp_path / "names.txt").write_text("grow\nshrink\nswing\n")
+    usual, other = load_model("conv3d"), load_model("conv3d:classes=names.txt")
+    assert other.card.classes == ("grow", "shrink", "swing")
+    assert "network.head.weight and network.head.bias are not trained" in caplog.text
+    assert other(torch.rand(2, 3, 8, 64, 64)).shape == (2, 3)
+    for name, value in usual.state_dict().items():
+        assert "head" in name or torch.equal(value, other.state_dict()[name])
+    assert load_model("conv3d:num_classes=4").card.classes == ("0", "1", "2", "3")
