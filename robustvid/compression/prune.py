@@ -94,7 +94,10 @@ def prune_channels(model: VideoClassifier, amount: float) -> VideoClassifier:
         with torch.no_grad():
             pruned(torch.rand(1, 3, card.clip.length, *card.clip.size))
     except Exception as error:  # whatever a library says of a network that it cannot follow
-        raise ModelError(f"torch-pruning cannot remove channels of {card.name} ({card.arch}): {error!r}") from error
+        raise ModelError(
+            f"torch-pruning cannot follow {card.name} ({card.arch}) to remove channels, recurrent layers among others; "
+            f"zero its weights instead (--how weights or learnt). It says: {error!r}"
+        ) from error
     arch, options = (
         (card.options["arch"], card.options["options"]) if card.arch == "slim" else (card.arch, dict(card.options))
     )
