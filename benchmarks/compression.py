@@ -22,6 +22,7 @@ from robustvid.compression.export import export
 from robustvid.compression.prune import learn_masks, prune_channels, prune_weights
 from robustvid.data.batches import evaluation_batches
 from robustvid.evaluation.machine import keep_freed_memory
+from robustvid.reporting.pareto import write_pareto
 from robustvid.training.progress import training_progress
 
 PARENT, THREAT = "conv3d-pgd", "linf frame 8/255"
@@ -105,6 +106,7 @@ def main() -> None:
             progress=progress,
         )
     Console(width=40 + 26 * len(rows)).print(comparison_table(rows, THREAT))
+    print(*write_pareto([row.facts() for row in rows], f"{rows[0].n} test clips of motion10, {THREAT}", asked.runs))
 
 
 if __name__ == "__main__":

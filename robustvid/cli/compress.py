@@ -298,7 +298,7 @@ def _tell(asked: Options, parent: Any, result: Any, folder: Path) -> None:
     from rich.console import Console
 
     console = Console(stderr=asked.as_json)
-    rows = _compared(asked, {"before": parent, "after": result}, console) if asked.evaluate else []
+    rows = _compared(asked, {"before": parent, "after": result}, folder, console) if asked.evaluate else []
     console.print(f"Model     {folder}", soft_wrap=True, highlight=False, markup=False)
     console.print(f"Next      robustvid attack --model {shlex.quote(str(folder))} --battery standard", soft_wrap=True)
     if asked.as_json:
@@ -306,14 +306,15 @@ def _tell(asked: Options, parent: Any, result: Any, folder: Path) -> None:
         click.echo(json.dumps(summary, allow_nan=False))
 
 
-def _compared(asked: Options, models: dict[str, Any], console: Any) -> list[Any]:
-    """Return what :func:`robustvid.compression.compare.compare` finds, shown and logged."""
+def _compared(asked: Options, models: dict[str, Any], folder: Path, console: Any) -> list[Any]:
+    """Return what :func:`robustvid.compression.compare.compare` finds, shown, drawn and logged."""
     from robustvid.budget import Budget
     from robustvid.cli.progress import sweep_progress
     from robustvid.compression.compare import compare
     from robustvid.evaluation.cards import load_battery
     from robustvid.evaluation.results import Results
     from robustvid.reporting.mlflow import log_run
+    from robustvid.reporting.pareto import write_pareto
 
     data = _load(asked, "test")
     with sweep_progress() as progress:
@@ -329,6 +330,8 @@ def _compared(asked: Options, models: dict[str, Any], console: Any) -> list[Any]
             progress=progress,
         )
     console.print(comparison_table(rows, asked.threat))
+    _, picture = write_pareto([row.facts() for row in rows], f"{rows[0].n} test clips, {asked.threat}", folder)
+    console.print(f"Figure    {picture}", soft_wrap=True, highlight=False, markup=False)
     links = [log_run(Results(run), mode=asked.mlflow_mode) for row in rows for run in row.runs]
     if links and links[-1]:
         console.print(f"MLflow    {links[-1]}", soft_wrap=True, highlight=False, markup=False)

@@ -120,9 +120,14 @@ def _write_panel(results: Results, panel: Panel, folder: Path) -> list[Path]:
         svg, png = folder / f"{panel.name}.svg", folder / f"{panel.name}.png"
         figure.savefig(svg, metadata={"Title": panel.title, "Description": panel.describe(), "Date": None})
         figure.savefig(png, dpi=200, metadata={"Title": panel.title, "Description": panel.describe()})
-    label = f'<svg role="img" aria-label="{escape(panel.describe())}" '
-    svg.write_text(svg.read_text(encoding="utf-8").replace("<svg ", label, 1), encoding="utf-8")
+    label_svg(svg, panel.describe())
     return [svg, png]
+
+
+def label_svg(path: Path, words: str) -> None:
+    """Tell screen readers what an SVG file shows."""
+    label = f'<svg role="img" aria-label="{escape(words)}" '
+    path.write_text(path.read_text(encoding="utf-8").replace("<svg ", label, 1), encoding="utf-8")
 
 
 def _draw_curves(axes: Any, panel: Panel, colours: list[str]) -> None:

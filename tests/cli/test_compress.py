@@ -1,6 +1,7 @@
 """``robustvid compress`` end to end: what it writes is a model, what it compares is measured, mistakes are one line."""
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -24,6 +25,7 @@ def test_pruned_channels_are_compared_before_and_after():
     assert after["parameters"] < before["parameters"] / 2
     assert after["latency_ms_p50"] < before["latency_ms_p50"]
     assert before["n"] == after["n"] == 3
+    assert 'role="img"' in (Path(told["folder"]) / "pareto.svg").read_text()
     slim = rv.load_model(told["folder"])
     assert slim.card.name == told["model"] == "conv3d-channels-50"
     assert slim.card.lineage[-1]["step"] == "prune"
