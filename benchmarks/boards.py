@@ -33,8 +33,9 @@ def training(card: ModelCard) -> str:
     plan = card.lineage[-1]["plan"]
     if plan["objective"] == "natural":
         return "natural"
+    cut = [f"{step['amount']:.0%} of {step['kind']} removed, " for step in card.lineage if step["step"] == "prune"]
     schedule = "" if plan["schedule"] == "constant" else f", {plan['schedule']}"
-    return f"{plan['objective'].partition(':')[0]}, {' or '.join(plan['threats'])}{schedule}"
+    return f"{''.join(cut)}{plan['objective'].partition(':')[0]}, {' or '.join(plan['threats'])}{schedule}"
 
 
 def measured(board: Board, name: str, runs: Path, *, only_complete: bool) -> rv.Results | None:

@@ -3,12 +3,14 @@
 python -m benchmarks.compression                  # makes what is missing under runs/compression, then measures
 python -m benchmarks.compression --only kd int8   # some of it
 python -m benchmarks.compression --make           # makes, and measures nothing
+python -m benchmarks.compression --only rslad --ship    # makes it a model of the zoo, conv3d-rslad
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,6 +24,8 @@ from robustvid.compression.export import export
 from robustvid.compression.prune import learn_masks, prune_channels, prune_weights
 from robustvid.data.batches import evaluation_batches
 from robustvid.evaluation.machine import keep_freed_memory
+from robustvid.models import WEIGHTS
+from robustvid.models.checkpoint import save_checkpoint
 from robustvid.reporting.pareto import write_pareto
 from robustvid.training.progress import training_progress
 
@@ -81,19 +85,31 @@ RECIPES: Mapping[str, Callable[[rv.VideoClassifier, Path], None]] = {
 }
 
 
+def ship(name: str, made: Path) -> None:
+    """Put a compressed model into the zoo, with the command in its lineage."""
+    model = rv.load_model(made)
+    *before, last = model.card.lineage
+    command = {"command": f"python -m benchmarks.compression --only {name} --ship"}
+    model.card = replace(model.card, name=f"conv3d-{name}", lineage=(*before, command | dict(last)))
+    save_checkpoint(model, WEIGHTS / model.card.name)
+
+
 def main() -> None:
-    """Make what is missing, and measure."""
+    """Make what is missing, and measure or ship."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs/compression"))
     parser.add_argument("--only", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     parser.add_argument("--make", action="store_true", help="make what is missing, and measure nothing")
+    parser.add_argument("--ship", action="store_true", help="make what is missing, and put it into the zoo")
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--battery", default="standard")
     asked = parser.parse_args()
     keep_freed_memory()
     for name in asked.only:
         RECIPES[name](rv.load_model(PARENT), asked.runs / name)
-    if asked.make:
+    for name in asked.only if asked.ship else ():
+        ship(name, asked.runs / name)
+    if asked.make or asked.ship:
         return
     models = {PARENT: rv.load_model(PARENT)} | {name: rv.load_model(asked.runs / name) for name in asked.only}
     with sweep_progress() as progress:

@@ -51,7 +51,8 @@ def test_zoo_models(name):
     assert model(torch.rand(1, 3, 8, 64, 64)).shape == (1, 10)
     assert (WEIGHTS / name / "weights.safetensors").stat().st_size < 2e6
     made = model.card.lineage[-1]
-    assert made["command"] == f"python -m robustvid.training.zoo {name}"
+    compressed = f"python -m benchmarks.compression --only {name.removeprefix('conv3d-')} --ship"
+    assert made["command"] in {f"python -m robustvid.training.zoo {name}", compressed}
     assert made["data"] == "motion10"
     assert len(made["data_digest"]) == 64
 
