@@ -107,8 +107,11 @@ class Budget:
         closest. What is inside stays as it is, and nothing is ever enlarged.
         """
         if self.norm == "linf":
-            eps = _column(self.frame, delta)
-            inside = torch.maximum(torch.minimum(delta, eps), -eps)  # clamp is three times slower with tensors
+            if isinstance(self.frame, Fraction | float):
+                inside = delta.clamp(-float(self.frame), float(self.frame))
+            else:
+                eps = _column(self.frame, delta)
+                inside = torch.maximum(torch.minimum(delta, eps), -eps)  # clamp is three times slower with tensors
             if self.frames is None:
                 return inside
             return inside * self._keep((inside * (2 * delta - inside)).sum(_PIXELS, keepdim=True))

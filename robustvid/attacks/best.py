@@ -28,7 +28,12 @@ class Best:
         """Keep those of ``clips`` that are better than what is known of the clips at ``index``."""
         before = self.met[index]  # what met the goal is never given up for what did not
         better = (met & ~before) | ((met == before) & (gap > self.gap[index]))
-        self.clips[index[better]] = clips[better]
+        if len(index) == len(self.clips) and bool(
+            better.all()
+        ):  # as mostly while nothing is broken; index is ascending
+            self.clips.copy_(clips)
+        else:
+            self.clips[index[better]] = clips[better]
         self.gap[index[better]] = gap[better].to(self.gap.dtype)
         self.met[index] |= met
 

@@ -66,7 +66,8 @@ def loss_gradient(model: Callable[[Tensor], Tensor], clips: Tensor, goal: Climbe
         logits: Tensor = model(leaf)
         (grad,) = torch.autograd.grad(goal.value(logits).sum(), leaf)
     # A NaN would make every later iterate NaN; without direction there the pixel stays, and the audit raises a flag.
-    return grad.nan_to_num(0.0, 0.0, 0.0), logits.detach()
+    clean = grad.nan_to_num_ if grad.is_contiguous() else grad.nan_to_num  # a view may be of something that lives on
+    return clean(0.0, 0.0, 0.0), logits.detach()
 
 
 def expected(samples: int) -> Oracle:
@@ -230,9 +231,10 @@ def draw(problem: Problem, seeds: Tensor) -> Tensor:
 
 
 def _step(iterate: Tensor, direction: Tensor, problem: Problem, length: float) -> Tensor:
-    delta = iterate + length * problem.budget.steepest(direction) - problem.clips
-    delta = problem.budget.project(delta if problem.mask is None else delta * problem.mask)
-    return (problem.clips + delta).clamp(0, 1)
+    delta = problem.budget.steepest(direction)  # ours from here on: in place costs half of what new tensors do
+    delta.mul_(length).add_(iterate).sub_(problem.clips)
+    delta = problem.budget.project(delta if problem.mask is None else delta.mul_(problem.mask))
+    return delta.add_(problem.clips).clamp_(0, 1)
 
 
 def _ahead(iterate: Tensor, memory: Memory, budget: Budget, ascent: Ascent) -> Tensor:
