@@ -44,6 +44,7 @@ class Options:
     device: str | None
     batch_size: int | None
     on_error: str
+    keep: int
     out: str | None
     mlflow_mode: str
     fresh: bool
@@ -108,6 +109,13 @@ _OPTIONS: tuple[Decorator, ...] = (
         default="stop",
         show_default=True,
         help="At a video that cannot be read; what is skipped is listed, and no number counts it.",
+    ),
+    click.option(
+        "--keep",
+        type=click.IntRange(min=0),
+        default=6,
+        show_default=True,
+        help="Attacked clips to keep bit for bit; those that fell are stored as video, scaled, and looked at again.",
     ),
     click.option("--out", type=click.Path(), help="Run folder.  [default: runs/<model>-<data>-<key>]"),
     MLFLOW,
@@ -225,6 +233,7 @@ def _run(asked: Options, command: list[str], limit: int | None) -> Any:
             batch_size=asked.batch_size,
             audit=asked.audit,
             on_error=asked.on_error,
+            keep=asked.keep,
             fresh=asked.fresh,
             command=command,
             progress=progress,

@@ -334,12 +334,14 @@ def open_stream(url: str, timeout: float, device: str | None = None) -> Iterator
 @contextmanager
 def _told_as_decode_errors(source: str | Path, hint: str = "") -> Iterator[None]:
     _need_av()
-    from av.error import FFmpegError
+    from av.error import ExitError, FFmpegError
 
     try:
         yield
     except DecodeError:
         raise
+    except ExitError as error:
+        raise DecodeError(source, "nothing came for too long") from error
     except (FFmpegError, OSError, ValueError, IndexError) as error:  # IndexError: streams that appear on the way
         said = getattr(error, "strerror", None) or error
         raise DecodeError(source, f"{said}{hint}") from error

@@ -25,6 +25,7 @@ from robustvid.evaluation.threats import Threat, cell_text
 from robustvid.registry import did_you_mean
 
 WORST = "worst"
+SURVIVAL = "survival.json"  # see survival.survival
 LEFT_OUT = "left_out.json"  # videos that could not be read, see Results.left_out
 AUDIT = "audit.jsonl"  # rows of what the search had skipped, see Results.audit
 _CURVE_COLUMNS = ["threat", "attack", "eps_frame", "eps_clip", "frames", "n", "correct", "acc", "lo", "hi"]
@@ -117,6 +118,31 @@ class Results:
             RunError: the list is damaged.
         """
         return _read_list(self.folder / LEFT_OUT, ("file", "reason"))
+
+    @property
+    def survival(self) -> list[dict[str, Any]]:
+        """Return which kept clips stay adversarial when stored or scaled, as :func:`survival.survival` counts it.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self.folder / SURVIVAL
+        try:
+            found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+            counts = ("still", "right")
+            return [
+                {
+                    "threat": str(one["threat"]),
+                    "n": int(one["n"]),
+                    "treatments": [
+                        {"name": str(each["name"])} | {count: int(each[count]) for count in counts}
+                        for each in one["treatments"]
+                    ],
+                }
+                for one in found
+            ]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise RunError(_damaged(path, error)) from None
 
     @property
     def clean(self) -> dict[str, Any]:
@@ -262,6 +288,7 @@ class Results:
             "data": self.spec["data"]["name"],
             "n": self.n,
             "left_out": self.left_out,
+            "survival": self.survival,
             "complete": self.complete,
             "clean": self.clean,
             "curves": curves,
@@ -387,7 +414,11 @@ def _read_list(path: Path, keys: tuple[str, str]) -> list[dict[str, str]]:
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
         return [{key: str(entry[key]) for key in keys} for entry in found]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{path} is damaged ({error!r}); run the same attack again to have it written anew") from None
+        raise RunError(_damaged(path, error)) from None
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return f"{path} is damaged ({error!r}); run the same attack again to have it written anew"
 
 
 def _share(correct: int, n: int) -> dict[str, Any]:

@@ -25,16 +25,17 @@ from robustvid.errors import AttackError, DataError, DecodeError, RunError
 from robustvid.evaluation.audit import audit_model
 from robustvid.evaluation.cards import Attack, Battery, as_attack, load_attack
 from robustvid.evaluation.checks import check_models
-from robustvid.evaluation.evidence import keep_clip
+from robustvid.evaluation.evidence import keep_clip, read_clips
 from robustvid.evaluation.fast import PRECISIONS
 from robustvid.evaluation.fitting import Fitter, training_facts
 from robustvid.evaluation.journal import Journal, Row, read_rows
 from robustvid.evaluation.machine import fastest_threads, lent, note_environment, pick_device
 from robustvid.evaluation.plan import Pair, Plan, by_clip, read_plan
 from robustvid.evaluation.probe import Probe, lanes_on
-from robustvid.evaluation.results import AUDIT, LEFT_OUT, WORST, Results
+from robustvid.evaluation.results import AUDIT, LEFT_OUT, SURVIVAL, WORST, Results
 from robustvid.evaluation.search import STRATEGIES, Hunt, Try
 from robustvid.evaluation.spec import make_spec, open_run, write_json
+from robustvid.evaluation.survival import survival
 from robustvid.evaluation.threats import Threat, group_threats
 from robustvid.evaluation.verdict import Judge, LoadedClip, load_clip
 from robustvid.models.classifier import VideoClassifier
@@ -120,6 +121,7 @@ def evaluate(
     precision: str = "fast",
     audit: float = 0.02,
     on_error: str = "stop",
+    keep: int = KEPT_CLIPS,
     fresh: bool = False,
     command: Sequence[str] | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -151,6 +153,8 @@ def evaluate(
             was wrong is in the results. They are not part of the spec, and change no robust accuracy.
         on_error: ``"stop"`` at the first video that cannot be read, or ``"skip"`` it: every share is then of the clips
             that were measured, and ``left_out`` in the results lists the others with the reason.
+        keep: of how many clips what attacks made of them is kept bit for bit, for the report; those that fell are put
+            through storage and scaling, and looked at again, see :mod:`~robustvid.evaluation.survival`.
         fresh: set an earlier run of this spec aside instead of going on with it.
         command: the command line to note in the run, for the report.
         progress: called after every batch.
@@ -172,6 +176,8 @@ def evaluate(
         raise RunError(f"audit={audit}: give a share from 0 to 1")
     if batch_size is not None and batch_size < 1:
         raise RunError(f"batch_size={batch_size}: give at least 1")
+    if keep < 0:
+        raise RunError(f"keep={keep}: give 0 clips or more")
     groups, battery = plan_attacks(attacks)
     threats = group_threats(budgets)
     check_models(model, data, surrogate, training)
@@ -197,7 +203,7 @@ def evaluate(
     ):
         note_environment(folder / "environment.json", place, command)
         sweep = _Sweep(data, read_plan(spec), groups, judge, journal, audits, audit, folder)
-        sweep.skip = on_error == "skip"
+        sweep.skip, sweep.keep = on_error == "skip", keep
         sample = [sweep.load(index) for index in sweep.readable(clips[: 2 * lanes])]
         if not sample:
             raise DataError(f"not one of the first {2 * lanes} videos can be read; see {folder / LEFT_OUT}")
@@ -208,6 +214,7 @@ def evaluate(
         write_json(folder / "model_flags.json", audit_model(judge, sample))
         with fastest_threads(lambda: judge.trial(sample[: judge.probe.lanes]), place):
             sweep.run(clips, stop, progress)
+            write_json(folder / SURVIVAL, survival(judge.probe, read_clips(folder / "clips"), place))
     results = Results(folder)
     write_json(folder / "summary.json", results.summary())
     return results
@@ -250,7 +257,7 @@ class _Sweep:
     ) -> None:
         self.data, self.plan, self.groups, self.judge = data, plan, groups, judge
         self.journal, self.audits, self.audit, self.folder = journal, audits, audit, folder
-        self.skip = False
+        self.skip, self.keep = False, KEPT_CLIPS
         self.left_out: dict[int, dict[str, str]] = {}
         (folder / LEFT_OUT).unlink(missing_ok=True)  # what could not be read then may be mended now
         self.rows = by_clip(read_rows(journal.path))
@@ -265,7 +272,7 @@ class _Sweep:
         While a wave is attacked, a thread of its own reads the video files of the next. Datasets of others are read
         when they are needed: they need not bear a second thread.
         """
-        shown = frozenset(clips[:KEPT_CLIPS])
+        shown = frozenset(clips[: self.keep])
         standing = before = 0
         waves = [clips[:FIRST_WAVE], *split(clips[FIRST_WAVE:], WAVE)]
         reader = ThreadPoolExecutor(1)

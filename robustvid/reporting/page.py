@@ -58,6 +58,7 @@ def _render(results: Results) -> str:
         skipping=skipping(results) if results.audit["checked"] else None,
         tables=[number_table(results, threat) for threat in results.threats],
         flags=explained(results),
+        survival=results.survival,
         clips=clips,
         clip_facts=player_facts(clips),
         command=repeat_command(results),
