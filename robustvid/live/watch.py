@@ -65,16 +65,16 @@ class Summary(NamedTuple):
         p99: latency that 99 % stay below, likewise.
     """
 
-    frames: int = 0
-    windows: int = 0
-    dropped: int = 0
-    skipped: int = 0
-    missed: int = 0
-    lost: int = 0
-    alarms: int = 0
-    p50: float | None = None
-    p95: float | None = None
-    p99: float | None = None
+    frames: int
+    windows: int
+    dropped: int
+    skipped: int
+    missed: int
+    lost: int
+    alarms: int
+    p50: float | None
+    p95: float | None
+    p99: float | None
 
 
 class Watch:
@@ -113,13 +113,13 @@ class Watch:
                 yield self._look(window)
         finally:
             self.close()
+            if self._events:
+                self._events.close()
 
     def close(self) -> None:
-        """Stop watching, and finish writing what alarms keep."""
+        """Stop watching; what iterates ends."""
         self._source.close()
         self._slot.close()
-        if self._events:
-            self._events.close()
 
     def summary(self) -> Summary:
         """Return what it has come to so far."""

@@ -100,12 +100,12 @@ def test_logits_are_those_of_the_model_on_the_window(video):
 
 def test_a_file_plays_in_real_time_and_answers_within_a_stride(video):
     begin = time.perf_counter()
-    with watch(small_model(), video, every=5, speed=2) as stream:
+    with watch(small_model(), video, every=14) as stream:
         seen = list(stream)
-    assert time.perf_counter() - begin > 59 / 25 / 2
-    assert [one.frame for one in seen] == list(range(SPAN - 1, 60, 5))
+    assert time.perf_counter() - begin > 59 / 25
+    assert [one.frame for one in seen] == list(range(SPAN - 1, 60, 14))
     assert stream.summary()[:5] == (60, len(seen), 0, 0, 0)
-    assert stream.summary().p95 < 1000 * 5 / 25 / 2
+    assert stream.summary().p95 < 1000 * 14 / 25
 
 
 def test_a_slow_model_skips_windows_rather_than_lag(video):
@@ -115,7 +115,7 @@ def test_a_slow_model_skips_windows_rather_than_lag(video):
     assert summary.windows == len(seen)
     assert summary.skipped > len(seen)
     assert summary.windows + summary.skipped == len(range(SPAN - 1, 60, 2))
-    assert max(one.latency for one in seen) < 0.3 + 0.3 + 0.2  # its own time, that of the one before, and some room
+    assert max(one.latency for one in seen) < 0.3 + 0.3 + 0.5  # its own time, that of the one before, and some room
     assert summary.missed == len(seen)
 
 
