@@ -47,17 +47,19 @@ def trained(start: rv.VideoClassifier, how: rv.TrainingPlan, out: Path) -> None:
         rv.train(start, rv.load_data("motion10", split="train"), how, out=out, name=out.name, progress=progress)
 
 
-def smallest(amount: float, epochs: int) -> Callable[[rv.VideoClassifier, Path], None]:
-    """Return a recipe: the smallest weights become zero, the rest is trained further."""
-    return lambda parent, out: trained(prune_weights(parent, amount), plan(PGD, epochs, keep_zeros=True), out)
+def smallest(amount: float, epochs: int, scope: str = "global") -> Callable[[rv.VideoClassifier, Path], None]:
+    """Return a recipe: the smallest weights become zero, of all or of each layer, the rest is trained further."""
+    return lambda parent, out: trained(
+        prune_weights(parent, amount, scope=scope), plan(PGD, epochs, keep_zeros=True), out
+    )
 
 
 def learnt(parent: rv.VideoClassifier, out: Path) -> None:
-    """90 % of the weights become zero by learnt scores, the rest is trained further."""
+    """90 % of the weights of each layer become zero by learnt scores, the rest is trained further."""
     masks, data = out.with_name(f"{out.name}-masks"), rv.load_data("motion10", split="train")
     with training_progress(4) as progress:
         pruned = learn_masks(parent, data, 0.9, plan(PGD, 4), out=masks, progress=progress)
-    trained(pruned, plan(PGD, 4, keep_zeros=True), out)
+    trained(pruned, plan(PGD, 8, keep_zeros=True), out)
 
 
 def student(objective: str) -> Callable[[rv.VideoClassifier, Path], None]:
@@ -75,6 +77,7 @@ def int8(parent: rv.VideoClassifier, out: Path) -> None:
 RECIPES: Mapping[str, Callable[[rv.VideoClassifier, Path], None]] = {
     "channels-50": lambda parent, out: trained(prune_channels(parent, 0.5), plan(PGD, 8), out),
     "weights-90": smallest(0.9, 8),
+    "weights-90-layer": smallest(0.9, 8, "layer"),
     "learnt-90": learnt,
     "kd": student(f"kd:teacher={PARENT}"),
     "ard": student(f"ard:teacher={PARENT},steps=5,step_size=0.3"),
