@@ -118,6 +118,7 @@ def _watch(asked: Options) -> int:
         stall=asked.stall,
         device=asked.device,
     )
+    click.echo(f"{asked.model} on {asked.source}: {stream.span} frames every {stream.every}; Ctrl-C ends it", err=True)
     status = 0
     try:
         with stream, closing(iter(stream)) as windows:

@@ -78,12 +78,18 @@ class Summary(NamedTuple):
 
 
 class Watch:
-    """A model that looks at a source, made by :func:`watch`: iterate, once, for what is seen; leaving it closes it."""
+    """A model that looks at a source, made by :func:`watch`: iterate, once, for what is seen; leaving it closes it.
+
+    Attributes:
+        span: frames that a window covers.
+        every: frames between two windows.
+    """
 
     def __init__(
         self, model: VideoClassifier, source: Source, buffer: Buffer, bells: Sequence[Bell], events: EventClips | None
     ) -> None:
         self._model, self._source, self._buffer, self._bells, self._events = model, source, buffer, bells, events
+        self.span, self.every = buffer.span, buffer.every
         self._slot = Slot()
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
         self._frames = self._windows = self._dropped = self._skipped = self._missed = self._lost = self._alarms = 0

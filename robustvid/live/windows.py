@@ -60,6 +60,8 @@ class Buffer:
         keep: seconds before a window from which frames are kept as they came; None keeps none.
 
     Attributes:
+        span: as given.
+        every: as given.
         period: seconds of the source in which ``every`` frames come; 0 before two have come.
 
     Raises:
@@ -67,7 +69,8 @@ class Buffer:
     """
 
     def __init__(self, clip: ClipSpec, span: int, every: int, delta: Tensor | None, keep: float | None) -> None:
-        self._clip, self._span, self._every, self._keep = clip, span, every, keep
+        self.span, self.every = span, every
+        self._clip, self._keep = clip, keep
         self._delta = None if delta is None else _check_perturbation(delta, clip)
         self._fitted: deque[Tensor] = deque(maxlen=span)
         self._numbers: deque[int] = deque(maxlen=span)
@@ -94,23 +97,23 @@ class Buffer:
         fitted = fit_frames(torch.from_numpy(rgb.copy())[None], self._clip)
         self._fitted.append(fitted if self._delta is None else self._perturbed(fitted, arrival.number, self._delta))
         if self._added and arrival.time > self._last:
-            self.period = (arrival.time - self._last) * self._every
+            self.period = (arrival.time - self._last) * self.every
         self._numbers.append(arrival.number)
         self._added, self._last = self._added + 1, arrival.time
         if self._keep is not None:
             self._shown.append((arrival.time, rgb))
-            while len(self._shown) > self._span and self._shown[0][0] < arrival.time - self._keep - self.period:
+            while len(self._shown) > self.span and self._shown[0][0] < arrival.time - self._keep - self.period:
                 self._shown.popleft()
         return self._cut(arrival) if self._complete() else None
 
     def _complete(self) -> bool:
-        return self._added >= self._span and (self._added - self._span) % self._every == 0
+        return self._added >= self.span and (self._added - self.span) % self.every == 0
 
     def _cut(self, arrival: Arrival) -> Window:
-        frames = torch.stack([self._fitted[place] for place in clip_indices(self._span, self._clip)])
+        frames = torch.stack([self._fitted[place] for place in clip_indices(self.span, self._clip)])
         frames = frames.transpose(0, 1).flatten(0, 1)  # one crop after the other
         fresh, self._fresh = self._fresh, False
-        shown = ([rgb for _, rgb in self._shown], self._every / self.period) if self._shown and self.period else None
+        shown = ([rgb for _, rgb in self._shown], self.every / self.period) if self._shown and self.period else None
         return Window(frames, self._numbers[0], arrival.number, arrival.time, arrival.due, self.period, fresh, shown)
 
     def _perturbed(self, fitted: Tensor, number: int, delta: Tensor) -> Tensor:

@@ -344,7 +344,9 @@ def test_the_command_rings_and_says_what_it_saw(tmp_path):
         time.sleep(0.05)
     time.sleep(0.2)
     assert json.loads((tmp_path / "rang").read_text())["label"] == label
-    assert err.startswith(f"{len(seen)} windows of 60 frames, 1 alarms\nlatency ")
+    begin, end = err.split("\n", 1)
+    assert begin == "conv3d on " + str(tmp_path / "short.mp4") + ": 15 frames every 7; Ctrl-C ends it"
+    assert end.startswith(f"{len(seen)} windows of 60 frames, 1 alarms\nlatency ")
 
 
 @pytest.mark.parametrize(
