@@ -22,7 +22,7 @@ from robustvid.evaluation.spec import write_json
 from robustvid.leaderboard.boards import Board, list_boards, load_board, shipped_boards
 from robustvid.leaderboard.checking import check_board, find_entry
 from robustvid.leaderboard.entries import ENTRY, note_status, read_entry, write_entry
-from robustvid.leaderboard.verifying import verify
+from robustvid.leaderboard.verifying import earned, verify
 from robustvid.models import zoo
 
 BY, ROWS = "the robustvid authors", "rows.jsonl.gz"
@@ -86,7 +86,7 @@ def attack_again(board: Board, name: str, runs: Path, clips: int) -> bool:
     agrees = all(verdict.agrees for verdict in verdicts)
     for one in verdicts:
         print(f"  {one.budget:<22} stated {one.stated:g} of {one.n} [{one.lo:.1f}, {one.hi:.1f}], found {one.found:g}")
-    note_status(entry, "reproduced" if agrees else "flagged", BY, f"{clips} clips attacked again with seed 1")
+    note_status(entry, earned(entry, verdicts), BY, f"{clips} clips attacked again with seed 1")
     print(f"{board.name}/{name}: {'agrees' if agrees else 'DOES NOT AGREE'}")
     return agrees
 

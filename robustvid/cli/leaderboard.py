@@ -168,7 +168,7 @@ Examples:
 @click.option("--root", type=click.Path(), help="Folder of the dataset; motion10 needs none.")
 @click.option("-n", "--clips", type=click.IntRange(min=1), default=40, show_default=True)
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the choice of clips and of the attacks.")
-@click.option("--record", is_flag=True, help='Note the outcome in the entry: "reproduced", or "flagged".')
+@click.option("--record", is_flag=True, help="Note the outcome in the entry.")
 @click.option("--by", default="", help="Who verifies it, for --record.")
 @click.option("--out", type=click.Path(), help="Run folder.  [default: runs/verify-<board>-<entry>-<seed>]")
 @DEVICE
@@ -177,7 +177,8 @@ Examples:
 def verify(entry: str, boards: str | None, **options: Any) -> None:
     """Attack some clips of an entry again from the weights; exit with 1 where the numbers disagree.
 
-    ENTRY is BOARD/ID. Other clips, other seeds: what is found has to lie in the 95 % interval of what is stated.
+    ENTRY is BOARD/ID. Other clips, other seeds: what is found has to lie in the 95 % interval of what is stated. With
+    --record the entry is then "reproduced", or, where that was every clip of it, "verified"; else "flagged".
     """
     _verify(entry, boards, options)
 
@@ -234,6 +235,7 @@ def _verify(name: str, boards: str | None, options: dict[str, Any]) -> None:
     from robustvid.leaderboard.boards import load_board
     from robustvid.leaderboard.checking import find_entry
     from robustvid.leaderboard.entries import note_status
+    from robustvid.leaderboard.verifying import earned
     from robustvid.leaderboard.verifying import verify as attack_again
     from robustvid.models import zoo
 
@@ -275,7 +277,7 @@ def _verify(name: str, boards: str | None, options: dict[str, Any]) -> None:
         click.echo(f"{name}: {'agrees' if agrees else 'does not agree'} with what was found on {verdicts[0].n} clips")
     if options["record"]:
         note = f"{verdicts[0].n} clips attacked again with seed {options['seed']}"
-        note_status(entry, "reproduced" if agrees else "flagged", options["by"], note)
+        note_status(entry, earned(entry, verdicts), options["by"], note)
     click.get_current_context().exit(0 if agrees else 1)
 
 

@@ -128,6 +128,13 @@ def verify(
     return list(dict.fromkeys(found))
 
 
+def earned(entry: Entry, verdicts: Sequence[Verdict]) -> str:
+    """Return the status that attacking again has earned: ``"verified"`` takes every clip of the entry."""
+    if not all(verdict.agrees for verdict in verdicts):
+        return "flagged"
+    return "verified" if verdicts[0].n == entry.facts["numbers"]["n"] else "reproduced"
+
+
 def _compare(label: str, now: pd.Series[Any], then: pd.Series[Any]) -> Verdict:
     then = then.loc[now.index]
     lo, hi = interval(then)

@@ -131,6 +131,10 @@ def test_verify_agrees(entered, monkeypatch):
     assert "noise-linf/mine: agrees with what was found on 8 clips" in told.output
     history = json.loads(Path("boards/noise-linf/mine/entry.json").read_text())["history"]
     assert [line["status"] for line in history] == ["self-reported", "reproduced"]
+    options[options.index("8")] = "1000"
+    assert run("leaderboard", "verify", "noise-linf/mine", *options, "--out", "whole").exit_code == 0
+    history = json.loads(Path("boards/noise-linf/mine/entry.json").read_text())["history"]
+    assert [line["status"] for line in history] == ["self-reported", "reproduced", "verified"]
     assert run("leaderboard", "check", "--boards", "boards").exit_code == 0
 
 
