@@ -9,7 +9,7 @@ from typing import Any
 from robustvid.reporting.figures import drawing_style, label_svg
 
 _BLUE, _GREY = "#0072b2", "#6b7280"
-_CROWDED = 4.0  # per cent between two labels that would overlap
+_NEAR, _LINE = 1.3, 0.035  # ratio of costs below which labels may overlap; height of one as a share of the axis
 _COSTS = {"latency_ms_p50": "milliseconds a clip, alone, p50", "megabytes": "megabytes"}
 
 
@@ -61,26 +61,26 @@ def _draw(axes: Any, rows: Sequence[Mapping[str, Any]], cost: str) -> None:
     costs, robust = [row[cost] for row in rows], [row["robust"][0] for row in rows]
     best = front(costs, robust)
     axes.plot([costs[place] for place in best], [robust[place] for place in best], "--", color=_BLUE, lw=1.1)
+    top = max(row["robust"][2] for row in rows) + 5
+    labels: list[tuple[float, float]] = []
     for place in sorted(range(len(rows)), key=lambda place: -robust[place]):
         value, low, high = rows[place]["robust"]
         axes.errorbar(
             costs[place], value, [[value - low], [high - value]], fmt="o", color=_BLUE if place in best else _GREY,
             mfc=_BLUE if place in best else "white", capsize=2, lw=1, ms=7,
         )  # fmt: skip
-        crowded = any(
-            0 < other - value < _CROWDED and 1 / 1.1 < near / costs[place] < 1.1
-            for near, other in zip(costs, robust, strict=True)
-        )
-        shift = (7, -11) if crowded else (7, 4)
+        above = [y for x, y in labels if 1 / _NEAR < x / costs[place] < _NEAR]
+        labels.append((costs[place], min([value + 0.02 * top, *(y - _LINE * top for y in above)])))
         axes.annotate(
-            rows[place]["model"], (costs[place], value), shift, textcoords="offset points", fontsize="x-small"
-        )
+            rows[place]["model"], (costs[place], value), (1.03 * costs[place], labels[-1][1]), textcoords="data",
+            fontsize="x-small", va="center",
+        )  # fmt: skip
     axes.set_xscale("log")
     axes.minorticks_off()
     ticks = _round_ticks(min(costs), max(costs))
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xlim(min(costs) / 1.2, max(costs) * 1.6)
-    axes.set_ylim(0, max(row["robust"][2] for row in rows) + 5)
+    axes.set_ylim(0, top)
 
 
 def _round_ticks(low: float, high: float) -> list[float]:
