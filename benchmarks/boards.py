@@ -3,6 +3,7 @@
     python -m benchmarks.boards                                   # everything; what is measured already is not repeated
     python -m benchmarks.boards --board motion10-linf --model conv3d conv3d-pgd --measured
     python -m benchmarks.boards --verify --clips 20               # attack again what nobody has
+    python -m benchmarks.boards --tables                          # the boards as tables
 
 Runs lie under --runs as BOARD/MODEL; an interrupted one goes on. With --measured, only runs that are complete are
 entered, and none is begun.
@@ -20,8 +21,9 @@ from robustvid.contracts import ModelCard
 from robustvid.evaluation.machine import keep_freed_memory
 from robustvid.evaluation.spec import write_json
 from robustvid.leaderboard.boards import Board, list_boards, load_board, shipped_boards
-from robustvid.leaderboard.checking import check_board, find_entry
+from robustvid.leaderboard.checking import check_board, find_entry, sound_entries
 from robustvid.leaderboard.entries import ENTRY, note_status, read_entry, write_entry
+from robustvid.leaderboard.ranking import places
 from robustvid.leaderboard.verifying import earned, verify
 from robustvid.models import zoo
 
@@ -33,9 +35,9 @@ def training(card: ModelCard) -> str:
     plan = card.lineage[-1]["plan"]
     if plan["objective"] == "natural":
         return "natural"
-    cut = [f"{step['amount']:.0%} of {step['kind']} removed, " for step in card.lineage if step["step"] == "prune"]
+    cut = [f", {step['amount']:.0%} of {step['kind']} removed" for step in card.lineage if step["step"] == "prune"]
     schedule = "" if plan["schedule"] == "constant" else f", {plan['schedule']}"
-    return f"{''.join(cut)}{plan['objective'].partition(':')[0]}, {' or '.join(plan['threats'])}{schedule}"
+    return f"{plan['objective'].partition(':')[0]}, {' or '.join(plan['threats'])}{schedule}{''.join(cut)}"
 
 
 def measured(board: Board, name: str, runs: Path, *, only_complete: bool) -> rv.Results | None:
@@ -98,6 +100,30 @@ def unverified(board: Board, names: list[str]) -> Iterator[str]:
             yield name
 
 
+def table(board: Board) -> str:
+    """Return a board as a table: ranks, clean accuracy and robust accuracy at every budget, in per cent."""
+    others = (
+        [] if board.corruptions else [text for text in map(rv.Budget.describe, board.budgets) if text != board.question]
+    )
+    lines = [
+        f"| rank | model | training | clean | {' | '.join([*others, board.question])} | flags |",
+        "|---" * (len(others) + 6) + "|",
+    ]
+    for place in places(board, sound_entries(board)[0]):
+        entry, numbers = place.entry, place.entry.facts["numbers"]
+        stands = {one["budget"]: one["correct"] for threat in numbers["threats"] for one in threat["budgets"]}
+        cells = [
+            *(f"{100 * stands[budget] / place.n:.1f}" for budget in others),
+            f"**{100 * place.correct / place.n:.1f} [{100 * place.lo:.1f}, {100 * place.hi:.1f}]**",
+        ]
+        flags = ", ".join(sorted({flag["flag"] for flag in numbers["flags"]})) or "–"
+        clean = f"{100 * numbers['clean'] / place.n:.1f}"
+        lines.append(
+            f"| {place.rank} | {entry.id} | {entry.facts['training']} | {clean} | {' | '.join(cells)} | {flags} |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure, enter, and say what does not agree."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -106,11 +132,15 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/boards"))
     parser.add_argument("--measured", action="store_true", help="enter what is measured, and measure nothing")
     parser.add_argument("--verify", action="store_true", help="attack the entries again instead")
+    parser.add_argument("--tables", action="store_true", help="print the boards instead")
     parser.add_argument("--clips", type=int, default=20, help="with --verify: how many")
     asked = parser.parse_args()
     keep_freed_memory()
     for name in asked.board:
         board = load_board(name, shipped_boards())
+        if asked.tables:
+            print(f"\n{name}\n\n{table(board)}")
+            continue
         if asked.verify:
             for model in unverified(board, asked.model):
                 attack_again(board, model, asked.runs, asked.clips)
