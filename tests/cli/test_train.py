@@ -65,7 +65,7 @@ def test_a_mix_of_threats_and_every_setting():
             "--threat",
             "flicker:steps=1 @ linf frame 8/255",
         ),
-        *("--mix", "max", "--schedule", "curriculum", "--awp", "0.005", "--ema", "0.9", "--precision", "bf16"),
+        *("--mix", "max", "--schedule", "curriculum", "--awp", "0.005", "--ema", "0.9"),
         *("--clips", "0", "--mlflow", "off", "--name", "mixed"),
     )
     assert result.exit_code == 0, result.output
@@ -181,3 +181,9 @@ def test_a_signal_saves_and_says_how_to_go_on(number, code):
     assert process.returncode == code
     assert "everything is kept in mine. To go on:" in told
     assert torch.load("mine/state.pt", weights_only=True)["step"] > 0
+
+
+def test_bf16_is_refused_on_a_cpu():
+    refused = run("--precision", "bf16", "--device", "cpu", "--mlflow", "off")
+    assert refused.exit_code == 2
+    assert "bf16 is for GPUs" in refused.stderr
