@@ -170,9 +170,7 @@ def span_of(clip: ClipSpec, window: int | None) -> int:
     """
     if window is None:
         if clip.sampling == "uniform":
-            raise DataError(
-                "this model looks at frames from all over a video: say how many a window covers, by window=N or --window N"
-            )
+            raise DataError("this model looks at frames from all over a video: say how many by window=N or --window N")
         return ((clip.frames - 1) * clip.stride + 1) * clip.views
     if window < clip.frames:
         raise DataError(f"a window of {window} frames is too short for this model's {clip.frames}")
