@@ -15,11 +15,12 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from scipy.stats import binomtest
 
 import robustvid as rv
 from robustvid.cli.compress import comparison_table
 from robustvid.cli.progress import sweep_progress
-from robustvid.compression.compare import compare
+from robustvid.compression.compare import Row, compare
 from robustvid.compression.export import export
 from robustvid.compression.prune import learn_masks, prune_channels, prune_weights
 from robustvid.data.batches import evaluation_batches
@@ -88,6 +89,34 @@ RECIPES: Mapping[str, Callable[[rv.VideoClassifier, Path], None]] = {
 }
 
 
+PAIRS = (
+    ("learnt-90", "weights-90-layer"),
+    ("learnt-90", "weights-90"),
+    ("rslad", "kd"),
+    ("ard", "kd"),
+    ("rslad", PARENT),
+    ("ard", PARENT),
+    ("channels-50", PARENT),
+)
+
+
+def paired(rows: list[Row]) -> str:
+    """Return for pairs of models how many clips stand for one alone, with McNemar's exact p, not corrected."""
+    stands = {}
+    for row in rows:
+        run = rv.Results(row.runs[0])
+        verdicts = run.verdicts(run.threats[0]).set_index("sample")
+        stands[row.name] = verdicts[rv.Budget.parse(THREAT).describe()].astype(bool)
+    lines = []
+    for one, other in PAIRS:
+        if one in stands and other in stands:
+            ours, theirs = stands[one], stands[other].loc[stands[one].index]
+            won, lost = int((ours & ~theirs).sum()), int((~ours & theirs).sum())
+            p = binomtest(won, won + lost).pvalue if won + lost else 1.0
+            lines.append(f"{one} against {other}: {won} clips to {lost}, p = {p:.2g}")
+    return "\n".join(lines)
+
+
 def ship(name: str, made: Path) -> None:
     """Put a compressed model into the zoo, with the command in its lineage."""
     model = rv.load_model(made)
@@ -105,6 +134,7 @@ def main() -> None:
     parser.add_argument("--make", action="store_true", help="make what is missing, and measure nothing")
     parser.add_argument("--ship", action="store_true", help="make what is missing, and put it into the zoo")
     parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument("--threads", type=int, default=1, help="to time with")
     parser.add_argument("--battery", default="standard")
     asked = parser.parse_args()
     keep_freed_memory()
@@ -122,9 +152,11 @@ def main() -> None:
             rv.Budget.parse(THREAT),
             battery=rv.load_battery(asked.battery),
             limit=asked.clips,
+            threads=asked.threads,
             progress=progress,
         )
     Console(width=40 + 26 * len(rows)).print(comparison_table(rows, THREAT))
+    print(paired(rows))
     print(*write_pareto([row.facts() for row in rows], f"{rows[0].n} test clips of motion10, {THREAT}", asked.runs))
 
 

@@ -28,9 +28,8 @@ class Best:
         """Keep those of ``clips`` that are better than what is known of the clips at ``index``."""
         before = self.met[index]  # what met the goal is never given up for what did not
         better = (met & ~before) | ((met == before) & (gap > self.gap[index]))
-        if len(index) == len(self.clips) and bool(
-            better.all()
-        ):  # as mostly while nothing is broken; index is ascending
+        whole = len(index) == len(self.clips)  # index ascends: then it is every clip in its place
+        if whole and bool(better.all()):  # as mostly while nothing is broken; faster than by index
             self.clips.copy_(clips)
         else:
             self.clips[index[better]] = clips[better]

@@ -214,10 +214,18 @@ def evaluate(
         write_json(folder / "model_flags.json", audit_model(judge, sample))
         with fastest_threads(lambda: judge.trial(sample[: judge.probe.lanes]), place):
             sweep.run(clips, stop, progress)
-            write_json(folder / SURVIVAL, survival(judge.probe, read_clips(folder / "clips"), place))
+            _note_survival(folder, judge)
     results = Results(folder)
     write_json(folder / "summary.json", results.summary())
     return results
+
+
+def _note_survival(folder: Path, judge: Judge) -> None:
+    """Look again at the kept clips that fell; where they cannot be stored, what was measured stands without it."""
+    try:
+        write_json(folder / SURVIVAL, survival(judge.probe, read_clips(folder / "clips"), judge.device))
+    except DataError as error:
+        log.warning("what survives storage is not measured: %s", error)
 
 
 def choose_clips(videos: int, limit: int | None, seed: int) -> list[int]:

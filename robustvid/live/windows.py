@@ -28,8 +28,7 @@ class Window(NamedTuple):
 
     Attributes:
         frames: uint8 RGB ``(T, H, W, 3)``, as the model takes them.
-        first: number of its first frame in the source.
-        last: of its last.
+        last: number of its last frame in the source.
         time: of its last frame, in seconds of the source.
         due: ``time.perf_counter()`` when its last frame was there to be had.
         period: seconds of the source between two windows.
@@ -39,7 +38,6 @@ class Window(NamedTuple):
     """
 
     frames: Tensor
-    first: int
     last: int
     time: float
     due: float
@@ -73,7 +71,6 @@ class Buffer:
         self._clip, self._keep = clip, keep
         self._delta = None if delta is None else _check_perturbation(delta, clip)
         self._fitted: deque[Tensor] = deque(maxlen=span)
-        self._numbers: deque[int] = deque(maxlen=span)
         self._shown: deque[tuple[float, RgbFrame]] = deque()
         self._to_rgb: ToRgb | None = None
         self._added, self._last, self._fresh = 0, 0.0, True
@@ -86,7 +83,7 @@ class Buffer:
 
     def clear(self, *, gap: bool = False) -> None:
         """Forget all frames: what comes next does not follow them; ``gap`` if the source itself was interrupted."""
-        for kept in (self._fitted, self._numbers, self._shown):
+        for kept in (self._fitted, self._shown):
             kept.clear()
         self._to_rgb, self._added, self._fresh = None, 0, self._fresh or gap
 
@@ -98,7 +95,6 @@ class Buffer:
         self._fitted.append(fitted if self._delta is None else self._perturbed(fitted, arrival.number, self._delta))
         if self._added and arrival.time > self._last:
             self.period = (arrival.time - self._last) * self.every
-        self._numbers.append(arrival.number)
         self._added, self._last = self._added + 1, arrival.time
         if self._keep is not None:
             self._shown.append((arrival.time, rgb))
@@ -114,7 +110,7 @@ class Buffer:
         frames = frames.transpose(0, 1).flatten(0, 1)  # one crop after the other
         fresh, self._fresh = self._fresh, False
         shown = ([rgb for _, rgb in self._shown], self.every / self.period) if self._shown and self.period else None
-        return Window(frames, self._numbers[0], arrival.number, arrival.time, arrival.due, self.period, fresh, shown)
+        return Window(frames, arrival.number, arrival.time, arrival.due, self.period, fresh, shown)
 
     def _perturbed(self, fitted: Tensor, number: int, delta: Tensor) -> Tensor:
         """Return the frame's crops with the perturbation's frame of this moment, in 8 bits as a stream has them."""

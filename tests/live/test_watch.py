@@ -283,7 +283,7 @@ def test_alarms_that_are_none_are_refused(text):
 
 
 def window(at, *, fresh=False):
-    return Window(torch.zeros(0), 0, 0, at, 0.0, 0.1, fresh, None)
+    return Window(torch.zeros(0), 0, at, 0.0, 0.1, fresh, None)
 
 
 def test_an_alarm_rings_once_when_its_class_has_held_and_again_after_it_let_go():
