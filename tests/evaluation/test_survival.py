@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import robustvid as rv
-from robustvid.errors import RunError
+from robustvid.errors import DataError, RunError
 from robustvid.evaluation.evidence import Evidence, read_clips
 from robustvid.evaluation.survival import drop, survival, treatments
 from robustvid.reporting.page import write_report
@@ -89,3 +89,14 @@ def test_a_damaged_file_says_what_to_do(tiny_model, fake_videos):
     (results.folder / "survival.json").write_text('[{"threat": 1}]')
     with pytest.raises(RunError, match="run the same attack again"):
         _ = results.survival
+
+
+def test_clips_that_cannot_be_stored_cost_no_result(tiny_model, fake_videos, monkeypatch, caplog):
+    def refuse(*_):
+        raise DataError("no encoder")
+
+    monkeypatch.setattr("robustvid.evaluation.sweep.survival", refuse)
+    results = rv.evaluate(tiny_model, fake_videos, "fgsm", [rv.Budget("linf", "64/255")], limit=4)
+    assert results.complete
+    assert results.survival == []
+    assert "what survives storage is not measured: no encoder" in caplog.text
