@@ -55,6 +55,7 @@ def measured(board: Board, name: str, runs: Path, *, only_complete: bool) -> rv.
         seed=board.seed,
         strategy=board.strategy,
         precision=board.precision,
+        keep=40,
         out=folder,
     )
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
 from robustvid.budget import Budget
+from robustvid.codec import through_h264
 from robustvid.errors import CardError
 from robustvid.registry import did_you_mean
 
@@ -42,7 +43,7 @@ def corruption(
         kind: ``gaussian-noise``, ``shot-noise``, ``impulse-noise``, drawn for every value of every frame;
             ``brightness``, added to the largest of R, G and B; ``contrast``, towards the mean of the frame;
             ``defocus-blur``, a disc; ``motion-blur``, the mean of neighbouring frames; ``jpeg``, every frame;
-            ``freeze``, few frames are shown for longer.
+            ``h264``, the frames of the clip as one video; ``freeze``, few frames are shown for longer.
         severity: 1 to 5.
 
     Returns:
@@ -53,8 +54,8 @@ def corruption(
 
     References:
         Hendrycks & Dietterich 2019, arXiv:1903.12261 (noise, blur and jpeg); Yi et al. 2021, arXiv:2110.06513 (shot
-        noise, brightness, contrast, motion blur over time); Schiappa et al. 2023, arXiv:2207.01398 (freeze). Radii of
-        ``defocus-blur`` are for a short side of 224 pixels and scale with it.
+        noise, brightness, contrast, motion blur over time, H.264); Schiappa et al. 2023, arXiv:2207.01398 (freeze).
+        Radii of ``defocus-blur`` are for a short side of 224 pixels and scale with it.
     """
     if kind not in KINDS:
         raise CardError(f"no corruption {kind!r}.{did_you_mean(kind, KINDS)} There are: {', '.join(KINDS)}.")
@@ -122,6 +123,11 @@ def _jpeg(clip: Tensor, quality: float, _: torch.Generator) -> Tensor:
     return torch.from_numpy(np.stack(frames)).permute(3, 0, 1, 2) / 255
 
 
+def _h264(clip: Tensor, crf: float, _: torch.Generator) -> Tensor:
+    frames = (clip * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 3, 0).cpu()
+    return through_h264(frames, int(crf)).permute(3, 0, 1, 2) / 255
+
+
 def _freeze(clip: Tensor, share: float, _: torch.Generator) -> Tensor:
     frames = clip.shape[1]
     kept = max(1, math.ceil(share * frames))
@@ -144,6 +150,7 @@ KINDS: Mapping[str, tuple[_Corruption, tuple[float, ...]]] = MappingProxyType(
         "defocus-blur": (_defocus_blur, (3, 4, 6, 8, 10)),  # radius in pixels
         "motion-blur": (_motion_blur, (1, 2, 3, 4, 6)),  # neighbours on either side
         "jpeg": (_jpeg, (25, 18, 15, 10, 7)),  # quality
+        "h264": (_h264, (23, 30, 37, 44, 51)),  # constant rate factor
         "freeze": (_freeze, (0.4, 0.2, 0.1, 0.05, 0.0)),  # share of the frames, at least one
     }
 )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from robustvid.cli.options import DATA, DEVICE, JSON, MLFLOW, ROOT, SEED, Decorator, all_of
+from robustvid.cli.options import DATA, DEVICE, JSON, MLFLOW, ON_ERROR, ROOT, SEED, Decorator, all_of, told_of_skipping
 from robustvid.cli.progress import sweep_progress
 
 if TYPE_CHECKING:
@@ -103,13 +103,7 @@ _OPTIONS: tuple[Decorator, ...] = (
     ),
     DEVICE,
     click.option("--batch-size", type=click.IntRange(min=1), help="Clips attacked at once; changes no result."),
-    click.option(
-        "--on-error",
-        type=click.Choice(["stop", "skip"]),
-        default="stop",
-        show_default=True,
-        help="At a video that cannot be read; what is skipped is listed, and no number counts it.",
-    ),
+    ON_ERROR,
     click.option(
         "--keep",
         type=click.IntRange(min=0),
@@ -223,7 +217,7 @@ def _run(asked: Options, command: list[str], limit: int | None) -> Any:
 
         estimate(model, data, attacks, budgets, as_json=asked.as_json, **settings)
         return None
-    with sweep_progress() as progress, _told_of_skipping():
+    with sweep_progress() as progress, told_of_skipping():
         results = rv.evaluate(
             model,
             data,
@@ -300,16 +294,6 @@ def _tell(results: Any, asked: Options) -> None:
     if asked.board:
         line = f"Next      robustvid leaderboard submit {results.folder} --board {asked.board.name} --id NAME"
         console.print(line, soft_wrap=True, highlight=False, markup=False)
-
-
-@contextmanager
-def _told_of_skipping() -> Iterator[None]:
-    from robustvid.errors import DataError, DecodeError
-
-    try:
-        yield
-    except DecodeError as error:
-        raise DataError(f"{error}. What was measured is kept; --on-error skip leaves such videos out") from error
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import reduce
 
 import click
@@ -15,6 +16,13 @@ DATA: Decorator = click.option(
 ROOT: Decorator = click.option("--root", type=click.Path(), help="Folder of the dataset; motion10 needs none.")
 SEED: Decorator = click.option("--seed", default=0, show_default=True, help="Seed of every random draw.")
 DEVICE: Decorator = click.option("--device", help="cpu, cuda, cuda:1.  [default: a GPU when there is one]")
+ON_ERROR: Decorator = click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="At a video that cannot be read; what is skipped is listed, learnt by nothing and counted nowhere.",
+)
 MLFLOW: Decorator = click.option(
     "--mlflow",
     "mlflow_mode",
@@ -31,3 +39,14 @@ JSON: Decorator = click.option(
 def all_of(options: Sequence[Decorator]) -> Decorator:
     """Return one decorator that adds all options, in the order given."""
     return lambda command: reduce(lambda inner, option: option(inner), reversed(options), command)
+
+
+@contextmanager
+def told_of_skipping() -> Iterator[None]:
+    """Let an error of a video that cannot be read say what --on-error does."""
+    from robustvid.errors import DataError, DecodeError
+
+    try:
+        yield
+    except DecodeError as error:
+        raise DataError(f"{error}. What is done is kept; --on-error skip leaves such videos out") from error

@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from robustvid.cli.options import DATA, DEVICE, JSON, MLFLOW, ROOT, SEED, all_of
+from robustvid.cli.options import DATA, DEVICE, JSON, MLFLOW, ON_ERROR, ROOT, SEED, all_of, told_of_skipping
 
 _FACTORS = (Fraction(1, 4), Fraction(1, 2), Fraction(1), Fraction(3, 2))  # of the radius: before and after
 
@@ -56,6 +56,7 @@ class Options:
     mlflow_mode: str
     register: str | None
     fresh: bool
+    on_error: str
     as_json: bool
 
 
@@ -131,6 +132,7 @@ _OPTIONS = (
     MLFLOW,
     click.option("--register", metavar="NAME", help="Add the model to MLflow's registry under this name."),
     click.option("--fresh", is_flag=True, help="Set an earlier training of this plan aside and start again."),
+    ON_ERROR,
     JSON,
 )
 
@@ -173,7 +175,9 @@ def run_training(asked: Options) -> None:
     name = asked.name or f"{model.card.name}-{asked.objective.partition(':')[0]}"
     folder = Path(asked.out) if asked.out else training_folder(model, data, plan, name)
     logger = training_logger(folder, "required" if asked.register else asked.mlflow_mode) if first_process() else None
-    trained = train_or_stop(model, data, plan, folder, logger, name=name, device=asked.device, fresh=asked.fresh)
+    settings = {"name": name, "device": asked.device, "fresh": asked.fresh, "on_error": asked.on_error}
+    with told_of_skipping():
+        trained = train_or_stop(model, data, plan, folder, logger, **settings)
     if first_process():
         _tell(asked, plan, (model, trained), folder, logger)
 
@@ -309,6 +313,7 @@ def _before_and_after(asked: Options, plan: Any, models: tuple[Any, Any], folder
                 limit=min(asked.clips, len(data)),
                 device=asked.device,
                 seed=asked.seed,
+                on_error=asked.on_error,
                 progress=progress,
             )
         summary = results.summary()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +16,10 @@ from robustvid.contracts import ClipSpec, VideoDataset
 from robustvid.data.sampling import random_clip_indices
 from robustvid.data.transforms import fit_frames, to_clips
 from robustvid.data.videos import IndexedVideos
-from robustvid.errors import DataError
+from robustvid.errors import DataError, DecodeError
+
+Item = TypeVar("Item")
+_MOST_THREADS = 8  # that decode one batch
 
 
 class Videos(NamedTuple):
@@ -59,11 +65,13 @@ def training_batches(
     among: Sequence[int] | None = None,
     skip: int = 0,
     share: tuple[int, int] = (0, 1),
+    left_out: Callable[[DecodeError], None] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield one epoch of training clips in random order, each cut at a random time.
 
     Everything follows from ``seed`` and ``epoch``; the batch size changes neither the clips nor their order.
-    Clips of a dataset that offers nothing but ``sample`` are cut where ``sample`` cuts them.
+    Clips of a dataset that offers nothing but ``sample`` are cut where ``sample`` cuts them. The videos of a batch are
+    decoded in several threads where they are :class:`IndexedVideos`; datasets of others need not bear that.
 
     Args:
         source: decoded videos from ``load_videos``, or a dataset, whose videos are decoded when needed.
@@ -77,25 +85,56 @@ def training_batches(
         skip: leave out so many batches at the beginning, without decoding them; the others stay as they were.
         share: (rank, ranks): only every so-manieth clip of each batch, the same number for every rank; clips that
             cannot be shared out evenly are left out.
+        left_out: told of every video that cannot be read, from any thread, each time it is met; the next one in the
+            epoch's order that can takes its place, so that batches keep their sizes.
 
     Yields:
         Clips, float32 in [0, 1], ``(B, 3, T, H, W)``, and labels, int64 ``(B,)``.
 
     Raises:
         DataError: the batch size is not positive, or a video cannot be used.
+        DecodeError: a video cannot be read and ``left_out`` is None, or none can.
     """
     if batch_size < 1:
         raise DataError(f"batches of {batch_size} clips; wanted at least 1")
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
     n = len(source.labels) if isinstance(source, Videos) else len(source)
     numbers = torch.arange(n) if among is None else torch.tensor(among)
+    order = numbers[torch.randperm(len(numbers), generator=generator)].tolist()
     rank, ranks = share
-    for place, batch in enumerate(numbers[torch.randperm(len(numbers), generator=generator)].split(batch_size)):
-        cuts = [_draw(source, int(index), clip, generator, roll=roll) for index in batch]
-        mine = cuts[rank : len(cuts) // ranks * ranks : ranks]
-        if place >= skip and mine:
-            frames, labels = zip(*(_cut(source, cut, clip) for cut in mine), strict=True)
-            yield to_clips(frames), torch.tensor(labels)
+
+    def read(place: int, cut: _Cut) -> tuple[Tensor, int]:
+        try:
+            return _cut(source, cut, clip)
+        except DecodeError as error:
+            if left_out is None:
+                raise
+            left_out(error)
+            for index in [*order[place + 1 :], *order[:place]]:
+                try:
+                    return _cut(source, cut._replace(video=index, frames=None), clip)
+                except DecodeError as another:
+                    left_out(another)
+            raise
+
+    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+        run = pool.map if isinstance(source, IndexedVideos) else map
+        for batch, start in enumerate(range(0, len(order), batch_size)):
+            places = range(start, min(start + batch_size, len(order)))
+            cuts = [_draw(source, order[place], clip, generator, roll=roll) for place in places]
+            mine = slice(rank, len(cuts) // ranks * ranks, ranks)
+            if batch >= skip and cuts[mine]:
+                frames, labels = zip(*run(read, places[mine], cuts[mine]), strict=True)
+                yield to_clips(frames), torch.tensor(labels)
+
+
+def ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """Yield the same, made one ahead in a thread of its own: videos are decoded while the batch before is learnt."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = reader.submit(next, items, None)
+            yield item
 
 
 class _Cut(NamedTuple):
@@ -111,12 +150,13 @@ def _whole(data: IndexedVideos, index: int) -> Tensor:
 
 
 def _draw(source: Videos | VideoDataset, index: int, clip: ClipSpec, generator: torch.Generator, *, roll: bool) -> _Cut:
-    """Draw the place of a clip in one video; decodes nothing."""
+    """Draw the place of a clip in one video; decodes nothing, so that what is wrong with a video shows on reading."""
     frames = shift = None
     if isinstance(source, Videos):
         frames = random_clip_indices(source.frames.shape[1], clip, generator)
     elif isinstance(source, IndexedVideos):
-        frames = random_clip_indices(source.frame_count(index), clip, generator)
+        with suppress(DecodeError):
+            frames = random_clip_indices(source.frame_count(index), clip, generator)
     if roll:
         down, right = (int(torch.randint(limit, (), generator=generator)) for limit in clip.size)
         shift = down, right

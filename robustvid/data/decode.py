@@ -21,8 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustvid.codec import encode, need_av
 from robustvid.data.frame_folder import image_files, read_images
-from robustvid.errors import DataError, DecodeError, MissingPackageError
+from robustvid.errors import DataError, DecodeError
 
 if TYPE_CHECKING:
     import av
@@ -123,18 +124,18 @@ def write_video(
     """
     if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or frames.numel() == 0:
         raise DataError(f"frames are {frames.dtype} {tuple(frames.shape)}; wanted uint8 (T, H, W, 3), not empty")
-    _need_av()
+    need_av()
     from av.error import FFmpegError
 
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
     try:
-        _encode(
+        encode(
             temporary,
             frames.cpu().numpy(),
             Fraction(fps).limit_denominator(1001),
-            codec,
-            crf,
+            codec=codec,
+            crf=crf,
             pixel_format=pixel_format,
         )
         temporary.replace(path)
@@ -142,35 +143,6 @@ def write_video(
         raise DataError(f"cannot write {path} with {codec} as {pixel_format}: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _need_av() -> None:
-    try:
-        import av  # noqa: F401
-    except ImportError as error:
-        raise MissingPackageError(f"video files are read and written with PyAV, which is missing: {error}") from None
-
-
-def _encode(path: Path, frames: NDArray[np.uint8], fps: Fraction, codec: str, crf: int, *, pixel_format: str) -> None:
-    import av
-    from av.video.reformatter import VideoReformatter
-
-    with av.open(os.fspath(path), mode="w") as container:
-        options = {"crf": str(crf), "preset": "veryfast"}
-        if torch.backends.cpu.get_cpu_capability() == "AVX512":
-            # x264's AVX-512 routines write the same frames as another file now and then.
-            options["x264-params"] = "asm=avx2"
-        stream = container.add_stream(codec, rate=fps, options=options)
-        if not isinstance(stream, av.VideoStream):
-            raise ValueError(f"{codec} is not a video encoder")
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = pixel_format
-        stream.codec_context.thread_count = 1
-        reformatter = VideoReformatter()
-        for frame in frames:
-            rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            container.mux(stream.encode(reformatter.reformat(rgb, format=pixel_format, threads=1)))
-        container.mux(stream.encode(None))
 
 
 class _Times(NamedTuple):
@@ -333,7 +305,7 @@ def open_stream(url: str, timeout: float, device: str | None = None) -> Iterator
 
 @contextmanager
 def _told_as_decode_errors(source: str | Path, hint: str = "") -> Iterator[None]:
-    _need_av()
+    need_av()
     from av.error import ExitError, FFmpegError
 
     try:

@@ -4,36 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from robustvid.data.decode import read_frames, write_video
+from robustvid.codec import through_h264
 from robustvid.data.transforms import from_clips, resize_frames, to_clips
 from robustvid.evaluation.evidence import Evidence
 
 log = logging.getLogger("robustvid")
 
 Treatment = Callable[[Tensor], Tensor]  # uint8 frames (T, H, W, 3) to the same
-
-
-def h264(crf: int) -> Treatment:
-    """Return the treatment of writing frames as H.264 with 4:2:0 colours and reading the file again."""
-
-    def treat(frames: Tensor) -> Tensor:
-        height, width = frames.shape[1:3]
-        even = F.pad(frames.permute(0, 3, 1, 2).float(), (0, width % 2, 0, height % 2), mode="replicate")
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "clip.mp4"
-            write_video(path, even.permute(0, 2, 3, 1).to(torch.uint8), 25, crf=crf)
-            return read_frames(path, range(len(frames)))[:, :height, :width]
-
-    return treat
 
 
 def drop(frames: Tensor) -> Tensor:
@@ -51,7 +35,7 @@ def halve(frames: Tensor) -> Tensor:
 
 def treatments() -> Mapping[str, Treatment]:
     """Return what clips are put through, by name; video files are left out where PyAV is not installed."""
-    files = {f"H.264, CRF {crf}": h264(crf) for crf in (18, 23, 28)} if find_spec("av") else {}
+    files = {f"H.264, CRF {crf}": partial(through_h264, crf=crf) for crf in (18, 23, 28)} if find_spec("av") else {}
     return {"8 bits": lambda frames: frames, **files, "every fourth frame lost": drop, "half size and back": halve}
 
 

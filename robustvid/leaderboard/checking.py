@@ -69,7 +69,7 @@ def check_entry(entry: Entry, board: Board) -> list[str]:
             faults.append("weights_sha256 is not that of the run")
         faults += implausible(results)[:_MOST_FAULTS]
         _ = entry.clips, entry.frames, results.environment
-        faults += _unnamed(results)
+        faults += _unnamed(results) + _survival_faults(results)
         if not faults:
             faults += differences(facts["numbers"], compute_numbers(results, board))[:_MOST_FAULTS]
             faults += _model_faults(entry)
@@ -104,6 +104,24 @@ def _unnamed(results: Results) -> list[str]:
     names += [("a class", name) for name in model["classes"]]
     names += [("an attack", attack.name) for group in results.plan.groups for attack in group]
     return [f"{what} is {name!r}, wanted text" for what, name in names if not (isinstance(name, str) and name)]
+
+
+def _survival_faults(results: Results) -> list[str]:
+    """Return what is told of the kept clips that cannot be: they are not in the evidence, but how many fell is."""
+    told = results.survival
+    names = {tuple(one["name"] for one in line["treatments"]) for line in told}
+    faults = ["survival.json names other treatments for each threat"] if len(names) > 1 else []
+    for line in told:
+        if line["threat"] not in results.threats:
+            faults.append(f"survival.json: {line['threat']!r} is no threat of the run")
+            continue
+        verdicts = results.verdicts(line["threat"])
+        standing = verdicts.drop(columns=["sample", "digest", "label", "clean"]).all(axis=1)
+        fell = int((verdicts["clean"].astype(bool) & ~standing).sum())
+        counts = [line["n"], *(one[count] for one in line["treatments"] for count in ("still", "right"))]
+        if not line["n"] <= fell or not 0 <= min(counts) <= max(counts) <= line["n"]:
+            faults.append(f"survival.json: counts of {line['threat']} that are not of its {fell} clips that fell")
+    return faults
 
 
 def _model_faults(entry: Entry) -> list[str]:

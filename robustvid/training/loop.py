@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,16 +21,19 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from robustvid.budget import Budget
 from robustvid.contracts import VideoDataset, frozen
-from robustvid.data.batches import Videos, load_videos, training_batches
+from robustvid.data.batches import Videos, ahead, load_videos, training_batches
 from robustvid.data.videos import IndexedVideos
-from robustvid.errors import ModelError, TrainingStopped
+from robustvid.errors import DecodeError, ModelError, TrainingStopped
 from robustvid.evaluation.checks import check_models, check_partner, unnamed
 from robustvid.evaluation.machine import note_environment, pick_device
+from robustvid.evaluation.results import LEFT_OUT
 from robustvid.evaluation.spec import default_folder, model_facts, open_run, spec_key, write_json
+from robustvid.evaluation.sweep import ON_ERROR
 from robustvid.losses import cross_entropy
 from robustvid.models.checkpoint import check_savable, load_checkpoint, save_checkpoint
 from robustvid.models.classifier import VideoClassifier
 from robustvid.models.deployed import twin_of
+from robustvid.registry import check_name
 from robustvid.training.awp import perturbed_weights
 from robustvid.training.method import Method, load_method
 from robustvid.training.objectives import follow
@@ -40,6 +44,7 @@ from robustvid.training.state import HISTORY_FILE, load_state, random_state, sav
 from robustvid.training.trainee import Trainee, autocast
 from robustvid.training.validation import Split, alarms, hold_out, radius_shares, validate
 
+log = logging.getLogger("robustvid")
 _SECONDS_BETWEEN_REPORTS = 0.25  # reading the loss makes a GPU wait
 
 
@@ -77,6 +82,7 @@ def train(
     name: str | None = None,
     device: str | torch.device | None = None,
     fresh: bool = False,
+    on_error: str = "stop",
     save_every: float = 60.0,
     command: Sequence[str] | None = None,
     stop: Callable[[], bool] | None = None,
@@ -96,6 +102,8 @@ def train(
         name: what the card of the trained model says; that of ``model`` when None.
         device: where to train; a GPU when there is one.
         fresh: set an earlier training in ``out`` aside instead of going on with it.
+        on_error: ``"stop"`` at the first video that cannot be read, or ``"skip"`` it: another one takes its place in
+            the batch, and ``left_out.json`` in ``out`` and the model's card tell of it.
         save_every: seconds between two states on the disk, besides one after every epoch.
         command: the command line to note in the card.
         stop: asked after every update; when it says yes the state is saved and :class:`TrainingStopped` raised.
@@ -111,9 +119,11 @@ def train(
         CardError: a setting of the plan means nothing.
         UnknownNameError: there is no such objective or attack.
         DataError: the data cannot be used.
+        DecodeError: a video cannot be read; what was learnt before is kept.
         RunError: ``out`` holds something else or cannot be read.
         TrainingStopped: it was asked to.
     """
+    check_name("on_error", on_error, ON_ERROR)
     check_models(model, data, None)
     if twin_of(model) is not None:
         raise ModelError(f"{model.card.name} is an exported graph, which cannot be trained: train its folder twin/")
@@ -142,7 +152,7 @@ def train(
         devices = [where] if where.type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(plan.seed)
-            job = _Job(trainee, data, plan, method, ranks, folder, spec, save_every, command, stop, progress)
+            job = _Job(trainee, data, plan, method, ranks, folder, spec, on_error, save_every, command, stop, progress)
             return job.run().to(home).eval()
 
 
@@ -205,6 +215,7 @@ class _Job:
     ranks: Ranks
     folder: Path | None
     spec: dict[str, Any]
+    on_error: str
     save_every: float
     command: Sequence[str] | None
     stop: Callable[[], bool] | None
@@ -215,11 +226,13 @@ class _Job:
     history: list[dict[str, Any]] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)
     best: VideoClassifier | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         plan, device = self.plan, self.model.mean.device
         self.device = device
-        self.split: Split = hold_out(self.data, self.model.card.clip, plan.holdout, plan.seed)
+        self.pass_over = self._pass_over if self.on_error == "skip" else None
+        self.split: Split = hold_out(self.data, self.model.card.clip, plan.holdout, plan.seed, self.pass_over)
         self.replays = self.method.objective.replays
         per_epoch = math.ceil(len(self.split.training) / plan.batch_size)
         self.steps = plan.epochs * per_epoch * self.replays
@@ -247,10 +260,14 @@ class _Job:
         if self.plan.in_memory and isinstance(self.data, IndexedVideos) and self.epoch < self.plan.epochs:
             source = load_videos(self.data)
         while self.epoch < self.plan.epochs:
-            for clips, labels in self._batches(source):
-                self._learn(spread, clips, labels)
-                self.batch += 1
-                self._after_update()
+            try:
+                for clips, labels in self._batches(source):
+                    self._learn(spread, clips, labels)
+                    self.batch += 1
+                    self._after_update()
+            except DecodeError:
+                self._save()
+                raise
             self._end_epoch()
         return self.best if self.best is not None else self.model
 
@@ -267,12 +284,22 @@ class _Job:
             among=self.split.training,
             skip=self.batch,
             share=(self.ranks.rank, self.ranks.size),
+            left_out=self.pass_over,
         )
+        if self.device.type == "cuda":
+            batches = ((clips.pin_memory(), labels.pin_memory()) for clips, labels in batches)
+        if isinstance(source, IndexedVideos):
+            batches = ahead(batches)
         for clips, labels in batches:
             yield (
                 clips.to(self.device, memory_format=torch.channels_last_3d, non_blocking=True),
                 labels.to(self.device, non_blocking=True),
             )
+
+    def _pass_over(self, error: DecodeError) -> None:
+        if str(error.path) not in self.left_out:
+            self.left_out[str(error.path)] = error.reason
+            log.warning("left out: %s", error)
 
     def _learn(self, spread: nn.Module, clips: Tensor, labels: Tensor) -> None:
         """Make the updates of one batch: one, or as many as the objective replays it."""
@@ -423,6 +450,8 @@ class _Job:
         self.best = copy.deepcopy(self._measured())
         told = {key: value for key, value in self.history[-1].items() if key == "epoch" or key.startswith("val/")}
         entry = _lineage(self.data, self.plan, self.command) | {"selected": told}
+        if self.left_out:
+            entry["left_out"] = len(self.left_out)
         if (teacher := self.method.objective.teacher) is not None:
             entry["teacher"] = teacher.card.weights_digest
         self.best.card = replace(self.best.card, lineage=(*self.best.card.lineage, entry))
@@ -449,6 +478,9 @@ class _Job:
         }
         save_state(self.folder, state)
         write_json(self.folder / HISTORY_FILE, self.history)
+        if self.left_out:
+            left_out = [{"file": path, "reason": reason} for path, reason in sorted(self.left_out.items())]
+            write_json(self.folder / LEFT_OUT, left_out)
         self.saved = time.monotonic()
 
     def _resume(self) -> None:

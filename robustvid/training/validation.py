@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from robustvid.contracts import ClipSpec, VideoDataset, frozen
 from robustvid.data.transforms import to_clips
+from robustvid.errors import DecodeError
 from robustvid.evaluation.cards import load_attack
 from robustvid.losses import cross_entropy
 from robustvid.training.plan import Threat
@@ -48,7 +49,13 @@ class Split(NamedTuple):
     held: Held
 
 
-def hold_out(data: VideoDataset, clip: ClipSpec, count: int, seed: int) -> Split:
+def hold_out(
+    data: VideoDataset,
+    clip: ClipSpec,
+    count: int,
+    seed: int,
+    left_out: Callable[[DecodeError], None] | None = None,
+) -> Split:
     """Draw the clips to hold out, and cut them as a test split is cut.
 
     Where the dataset tells groups, such as the scenes that UCF101's videos were cut from, whole groups are held out.
@@ -58,6 +65,10 @@ def hold_out(data: VideoDataset, clip: ClipSpec, count: int, seed: int) -> Split
         clip: how clips are cut.
         count: how many, at most a fifth of all; the last group may exceed it.
         seed: of the draw.
+        left_out: told of every drawn video that cannot be read, which is then held out and not measured.
+
+    Raises:
+        DecodeError: a drawn video cannot be read, and ``left_out`` is None.
     """
     groups = getattr(data, "groups", None) or [""] * len(data)
     mates: dict[object, list[int]] = {}
@@ -69,7 +80,14 @@ def hold_out(data: VideoDataset, clip: ClipSpec, count: int, seed: int) -> Split
         if len(chosen) >= min(count, len(data) // 5):
             break
         chosen.update(mates[keys[number]])
-    samples = [data.sample(number, clip) for number in sorted(chosen)]
+    samples = []
+    for number in sorted(chosen):
+        try:
+            samples.append(data.sample(number, clip))
+        except DecodeError as error:
+            if left_out is None:
+                raise
+            left_out(error)
     held = Held([s.frames for s in samples], torch.tensor([s.label for s in samples], dtype=torch.int64))
     return Split([number for number in range(len(data)) if number not in chosen], held)
 

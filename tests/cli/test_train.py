@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from toys import small_model
+from toys import Brightness, small_model
 
 import robustvid as rv
 from robustvid.cli import main
+from robustvid.data.decode import write_video
 from robustvid.models.checkpoint import save_checkpoint
 
 BASE = ["train-adv", "-m", "small", "-d", "toys:Brightness", "--epochs", "2", "--holdout", "6", "--batch-size", "8"]
@@ -187,3 +188,37 @@ def test_bf16_is_refused_on_a_cpu():
     refused = run("--precision", "bf16", "--device", "cpu", "--mlflow", "off")
     assert refused.exit_code == 2
     assert "bf16 is for GPUs" in refused.stderr
+
+
+def test_videos_that_cannot_be_read_stop_a_training_or_are_skipped():
+    for number in range(12):
+        path = Path("videos", ("dark", "bright")[number % 2], f"{number:02d}.mkv")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frames = Brightness().sample(number, small_model().card.clip).frames
+        write_video(path, frames, 12, "ffv1", pixel_format="bgr0")
+    Path("videos/dark/04.mkv").write_text("no video")
+    model = small_model()
+    model.card = replace(model.card, classes=("bright", "dark"))  # as the folders are sorted
+    save_checkpoint(model, "sorted")
+    here = [
+        "-m",
+        "sorted",
+        "-d",
+        "folder",
+        "--root",
+        "videos",
+        "--mlflow",
+        "off",
+        "--clips",
+        "0",
+        "--out",
+        "mine",
+        "--holdout",
+        "0",
+    ]
+    stopped = CliRunner().invoke(main, [*BASE, *here])
+    assert stopped.exit_code != 0
+    assert "--on-error skip leaves such videos out" in stopped.output
+    assert run(*here, "--on-error", "skip").exit_code == 0
+    (listed,) = json.loads(Path("mine/left_out.json").read_text())
+    assert listed["file"].endswith("04.mkv")

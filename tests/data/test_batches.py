@@ -1,12 +1,14 @@
+import threading
+
 import pytest
 import torch
 
 from robustvid.contracts import ClipSpec, Sample
-from robustvid.data.batches import Videos, load_videos, training_batches
+from robustvid.data.batches import Videos, ahead, load_videos, training_batches
 from robustvid.data.decode import read_frames, write_video
 from robustvid.data.folder import FolderDataset
 from robustvid.data.motion10 import Motion10
-from robustvid.errors import DataError
+from robustvid.errors import DataError, DecodeError
 
 CLIP = ClipSpec(frames=8, stride=2, size=(64, 64))
 
@@ -118,3 +120,74 @@ def test_videos_of_different_lengths_are_trained_on_from_the_files(tmp_path):
 def test_an_empty_batch_size_is_refused(videos):
     with pytest.raises(DataError, match="at least 1"):
         next(training_batches(videos, CLIP, 0, 0, 0))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Sixteen videos of two classes in files, the third and the last of them broken."""
+    for number in range(16):
+        path = tmp_path / "videos" / "ab"[number % 2] / f"{number:02d}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(path, torch.full((4, 16, 16, 3), 10 * number, dtype=torch.uint8), 12, crf=0)
+        if number in {2, 15}:
+            path.write_text("no video")
+    return FolderDataset(tmp_path / "videos")
+
+
+SMALL = ClipSpec(frames=2, stride=1, size=(16, 16))
+
+
+def numbers(clips):
+    return (clips.mean((1, 2, 3, 4)) * 25.5).round().int().tolist()
+
+
+def test_a_video_that_cannot_be_read_stops_an_epoch(folder):
+    with pytest.raises(DecodeError, match=r"(02|15)\.mp4"):
+        list(training_batches(folder, SMALL, 5, seed=0, epoch=0))
+
+
+@pytest.mark.parametrize("size", [1, 5, 16])
+def test_another_video_takes_the_place_of_one_that_cannot_be_read(folder, size):
+    told = []
+    batches = list(training_batches(folder, SMALL, size, seed=0, epoch=0, left_out=told.append))
+    assert [len(labels) for _, labels in batches] == [min(size, 16 - start) for start in range(0, 16, size)]
+    assert {error.path.name for error in told} == {"02.mp4", "15.mp4"}
+    clips, labels = whole(batches)
+    seen = numbers(clips)
+    assert set(seen) == set(range(16)) - {2, 15}
+    assert [number % 2 for number in seen] == labels.tolist()
+    again, _ = whole(training_batches(folder, SMALL, 16, seed=0, epoch=0, left_out=told.append))
+    assert torch.equal(again, clips)
+
+
+def test_where_none_can_be_read_the_first_error_is_told(folder):
+    for path in folder.root.rglob("*.mp4"):
+        path.write_text("no video")
+    with pytest.raises(DecodeError):
+        next(training_batches(folder, SMALL, 4, seed=0, epoch=0, left_out=lambda _: None))
+
+
+def test_batches_made_ahead_are_the_same_and_errors_come_through(folder):
+    plain = list(training_batches(folder, SMALL, 4, seed=1, epoch=0, left_out=lambda _: None))
+    early = list(ahead(training_batches(folder, SMALL, 4, seed=1, epoch=0, left_out=lambda _: None)))
+    assert all(torch.equal(a, b) for one, two in zip(plain, early, strict=True) for a, b in zip(one, two, strict=True))
+    with pytest.raises(DecodeError):
+        list(ahead(training_batches(folder, SMALL, 4, seed=1, epoch=0)))
+
+
+def test_the_next_is_made_while_one_is_used():
+    made = []
+    second = threading.Event()
+
+    def make():
+        for number in range(3):
+            made.append(number)
+            if number == 1:
+                second.set()
+            yield number
+
+    items = ahead(make())
+    assert next(items) == 0
+    assert second.wait(10)
+    items.close()
+    assert made[:2] == [0, 1]

@@ -271,7 +271,7 @@ def test_writing_is_all_or_nothing(tmp_path, monkeypatch):
         unfinished.write_bytes(b"the first half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(decode, "_encode", breaks_off)
+    monkeypatch.setattr(decode, "encode", breaks_off)
     with pytest.raises(DataError, match="cannot write"):
         write_video(path, numbered(5), 25)
     assert path.read_bytes() == before

@@ -53,7 +53,8 @@ def test_an_entry_is_a_run_folder(board, runs):
 
 
 @pytest.mark.parametrize(
-    "name", ["spec.json", "rows.jsonl.gz", "audit.jsonl.gz", "environment.json", "clips.json", "frames.json"]
+    "name",
+    ["spec.json", "rows.jsonl.gz", "audit.jsonl.gz", "environment.json", "clips.json", "frames.json", "survival.json"],
 )
 def test_one_changed_byte_of_evidence_is_found(board, name):
     path = board.folder / "toy" / name
@@ -119,6 +120,29 @@ def nameless(rows):
 def test_a_forged_journal_contradicts_itself(board, change, fault):
     change_rows(board.folder / "toy", change)
     assert any(fault in one for faults in check_board(board).values() for one in faults)
+
+
+def test_the_page_may_tell_what_survives_as_the_run_does(board, runs):
+    assert find_entry(board, "toy").results.survival == runs["toy"].survival
+    assert runs["toy"].survival[0]["n"] > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda told: told[0].update(n=1000), "counts of "),
+        (lambda told: told[0]["treatments"][0].update(still=told[0]["n"] + 1), "counts of "),
+        (lambda told: told[0]["treatments"][0].update(right=-1), "counts of "),
+        (lambda told: told[0].update(threat="linf pixel"), "'linf pixel' is no threat of the run"),
+        (lambda told: told.append(told[0] | {"treatments": []}), "other treatments for each threat"),
+        (lambda told: told[0].pop("n"), "survival.json is damaged"),
+    ],
+)
+def test_more_clips_cannot_survive_than_fell(board, change, fault):
+    folder = board.folder / "toy"
+    rewrite(folder / "survival.json", change)
+    reseal(folder)
+    assert any(fault in one for one in check_board(board)["toy"])
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ import torch
 from toys import Brightness, small_model
 
 import robustvid as rv
-from robustvid.errors import BudgetError, CardError, ModelError, RunError, TrainingStopped
+from robustvid.data.decode import write_video
+from robustvid.data.folder import FolderDataset
+from robustvid.errors import BudgetError, CardError, DecodeError, ModelError, RunError, TrainingStopped
 from robustvid.models.classifier import weights_digest
 from robustvid.training import loop
 from robustvid.training.awp import perturbed_weights
@@ -317,3 +319,39 @@ def test_a_model_of_many_views_is_not_trained():
     model.card = replace(model.card, clip=replace(model.card.clip, views=3))
     with pytest.raises(ModelError, match="train it with one"):
         train(model, Brightness(), PLAN)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Brightness as files of a folder, 36 of them, four of which are broken."""
+    data = Brightness()
+    for number in range(36):
+        path = tmp_path / "videos" / Brightness.classes[number % 2] / f"{number:02d}.mkv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frames = data.sample(number, small_model().card.clip).frames
+        write_video(path, frames, 12, "ffv1", pixel_format="bgr0")
+    for broken in (3, 14, 20, 31):
+        next((tmp_path / "videos").rglob(f"{broken:02d}.mkv")).write_text("no video")
+    return FolderDataset(tmp_path / "videos", classes=Brightness.classes)
+
+
+def test_a_video_that_cannot_be_read_stops_a_training_and_nothing_is_lost(files, tmp_path):
+    plan = replace(PLAN, holdout=0, batch_size=2)
+    before = []
+    with pytest.raises(DecodeError, match=r"\.mkv"):
+        train(small_model(), files, plan, out=tmp_path / "run", stop=lambda: before.append(1))
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == len(before) > 0
+    trained = train(small_model(), files, plan, out=tmp_path / "run", on_error="skip")
+    assert len(rv.load_model(str(tmp_path / "run")).card.lineage) == len(trained.card.lineage) == 1
+
+
+def test_what_is_skipped_is_listed_and_a_stopped_training_goes_on_to_the_same_weights(files, tmp_path, caplog):
+    whole = train(small_model(), files, PLAN, out=tmp_path / "whole", on_error="skip")
+    listed = json.loads((tmp_path / "whole" / "left_out.json").read_text())
+    assert {Path(line["file"]).name for line in listed} == {"03.mkv", "14.mkv", "20.mkv", "31.mkv"}
+    assert whole.card.lineage[-1]["left_out"] == 4
+    assert caplog.text.count("left out: cannot read") == 4
+    with pytest.raises(TrainingStopped):
+        train(small_model(), files, PLAN, out=tmp_path / "parts", on_error="skip", stop=After(3))
+    parts = train(small_model(), files, PLAN, out=tmp_path / "parts", on_error="skip")
+    assert weights_digest(parts) == weights_digest(whole)
