@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -213,7 +214,7 @@ def quantise(runtime: str, calibration: int, objective: str, epochs: int, lr: fl
         rounded = _train(asked, with_rounding(parent, clips), _plan(asked, objective, epochs, lr), name, None)
         source = without_rounding(rounded, parent)
     result = export(source, folder, runtime=runtime, precision="int8", calibration=clips, name=name)
-    _check(asked, result, "int8")
+    _check(asked, result, "int8", folder)
     _tell(asked, parent, result, folder)
 
 
@@ -235,7 +236,7 @@ def export(runtime: str, precision: str, **rest: Any) -> None:
     asked = Options(**rest)
     parent, name, folder = _start(asked, f"{runtime}-{precision}")
     result = write(parent, folder, runtime=runtime, precision=precision, name=name)
-    _check(asked, result, precision)
+    _check(asked, result, precision, folder)
     _tell(asked, parent, result, folder)
 
 
@@ -280,9 +281,10 @@ def _train(asked: Options, start: Any, plan: Any, name: str, folder: Path | None
     return train_or_stop(start, _load(asked, "train"), plan, folder, logger, name=name, device=asked.device)
 
 
-def _check(asked: Options, exported: Any, precision: str) -> None:
-    """Compare an exported graph with torch on the test split, and say how they agree."""
+def _check(asked: Options, exported: Any, precision: str, folder: Path) -> None:
+    """Compare an exported graph with torch on the test split, say how they agree, and set aside what does not."""
     from robustvid.compression.export import check_parity, parity
+    from robustvid.errors import ModelError
 
     found = parity(exported, _load(asked, "test"), 400)
     click.echo(
@@ -290,7 +292,13 @@ def _check(asked: Options, exported: Any, precision: str) -> None:
         f"{found.median:.1e} of their spread, {found.largest:.1e} at most",
         err=True,
     )
-    check_parity(found, precision)
+    try:
+        check_parity(found, precision)
+    except ModelError as error:
+        aside = folder.with_name(f"{folder.name}.refused")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+        raise ModelError(f"{error}; it is set aside as {aside}") from None
 
 
 def _tell(asked: Options, parent: Any, result: Any, folder: Path) -> None:

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 import robustvid as rv
 from robustvid.cli import main
+from robustvid.compression import export
 from robustvid.compression.prune import zeros
 
 pytestmark = pytest.mark.usefixtures("small_home")
@@ -53,6 +54,16 @@ def test_an_exported_graph_is_checked_and_can_be_attacked():
     assert "agree on 20 of 20 test clips" in done.stderr
     words = ["attack", "--model", "graph", "-a", "fgsm", "--eps-frame", "8/255", "--clips", "2", "--mlflow", "off"]
     assert CliRunner().invoke(main, words).exit_code == 0
+
+
+def test_a_graph_that_answers_otherwise_is_set_aside(monkeypatch):
+    pytest.importorskip("onnxruntime", reason="export needs the extra deploy")
+    monkeypatch.setitem(export.TOLERANCE, "float32", 0.0)
+    done = run("export", "--runtime", "onnx", "--out", "graph")
+    assert done.exit_code == 2
+    assert "it is set aside as graph.refused" in done.stderr
+    assert not Path("graph").exists()
+    assert rv.load_model("graph.refused").card.name == "conv3d-onnx-float32"
 
 
 @pytest.mark.parametrize(
