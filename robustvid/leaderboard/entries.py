@@ -176,7 +176,8 @@ def write_entry(results: Results, board: Board, folder: Path, facts: Mapping[str
     if folder.is_dir() and any(folder.iterdir()):
         raise LeaderboardError(f"{folder} is not empty; give another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    for name in PLAIN:
+    told = [name for name in PLAIN if name != SURVIVAL or not board.corruptions]  # what no enemy made need not survive
+    for name in told:
         if (results.folder / name).is_file():
             shutil.copyfile(results.folder / name, folder / name)
     for name in JOURNALS:

@@ -151,7 +151,7 @@ def _entry(entry: Entry, board: Board, clips: list[tuple[int, dict[str, Any]]]) 
         "flags": explained(results),
         "classes": sorted(classes, key=lambda line: line["after"]),
         "energies": [_energy(threat, profiles) for threat, profiles in entry.frames.items()],
-        "survival": [] if board.corruptions else results.survival,
+        "survival": results.survival,
         "clips": clips,
         "kept": len(entry.clips),
         "machine": _machine(results.environment),
