@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robustvid.attacks.best import RESTART, Best, only_transfers
+from robustvid.attacks.best import RESTART, Best, only_transfers, put
 from robustvid.attacks.goal import Goal, Target, make_goal
 from robustvid.attacks.gradient import Oracle, Problem, begin, check_counts, expected, salient_frames
 from robustvid.budget import Budget
@@ -132,8 +132,9 @@ class _Climb(NamedTuple):
 class _State(NamedTuple):
     """What one climb knows of each clip; every tensor's first axis is the clip.
 
-    ``top`` is the point of the highest loss; ``share`` is η / ε; ``rises`` counts the steps since the last checkpoint
-    in which the loss rose; ``checked`` is the highest loss at that checkpoint, ``halved`` what it decided.
+    ``top`` is the point of the highest loss, with ``top_grad`` the only memory that is written to; ``share`` is η / ε;
+    ``rises`` counts the steps since the last checkpoint in which the loss rose; ``checked`` is the highest loss at that
+    checkpoint, ``halved`` what it decided.
     """
 
     iterate: Tensor
@@ -209,30 +210,35 @@ def _begin_state(iterate: Tensor, grad: Tensor, value: Tensor) -> _State:
     rises = torch.zeros_like(value, dtype=torch.int64)
     halved = torch.ones_like(value, dtype=torch.bool)
     # The last value is 0 at first, whatever the loss of the start: see the docstring of apgd.
-    return _State(iterate, iterate, grad, nothing, iterate, grad, value, share, rises, value, halved)
+    return _State(iterate, iterate, grad, nothing, iterate.clone(), grad.clone(), value, share, rises, value, halved)
 
 
 def _move(state: _State, problem: Problem, *, first: bool) -> Tensor:
+    """Return the next iterate; in one tensor of its own, because new ones cost more than the arithmetic."""
     grad = state.grad if problem.mask is None else state.grad * problem.mask
-    ahead = _inside(state.iterate + _column(state.share) * problem.budget.steepest(grad), problem)
-    share = 1.0 if first else _MOMENTUM
-    moved = state.iterate + share * (ahead - state.iterate) + (1 - share) * (state.iterate - state.previous)
-    return _inside(moved, problem)
+    point = problem.budget.steepest(grad, _column(state.share)).add_(state.iterate)
+    point = _inside_(point, problem)
+    if not first:  # x + a (z - x) + (1 - a) (x - x')
+        point.mul_(_MOMENTUM).add_(state.iterate, alpha=2 * (1 - _MOMENTUM)).sub_(state.previous, alpha=1 - _MOMENTUM)
+        point = _inside_(point, problem)
+    return point
 
 
-def _inside(point: Tensor, problem: Problem) -> Tensor:
-    return (problem.clips + problem.budget.project(point - problem.clips)).clamp(0, 1)
+def _inside_(point: Tensor, problem: Problem) -> Tensor:
+    """Return the point projected, in the memory of ``point``."""
+    return problem.budget.project_(point.sub_(problem.clips)).add_(problem.clips).clamp_(0, 1)
 
 
 def _note(state: _State, iterate: Tensor, grad: Tensor, value: Tensor) -> _State:
     better = value > state.top_value
+    rows = better.nonzero().squeeze(1)
+    put(state.top, rows, iterate, rows)
+    put(state.top_grad, rows, grad, rows)
     return state._replace(
         iterate=iterate,
         previous=state.iterate,
         grad=grad,
         value=value,
-        top=torch.where(_column(better), iterate, state.top),
-        top_grad=torch.where(_column(better), grad, state.top_grad),
         top_value=torch.where(better, value, state.top_value),
         rises=state.rises + (value > state.value),
     )
@@ -241,9 +247,12 @@ def _note(state: _State, iterate: Tensor, grad: Tensor, value: Tensor) -> _State
 def _checkpoint(state: _State, window: int, rho: float) -> _State:
     stuck = ~state.halved & (state.checked >= state.top_value)
     halve = (state.rises <= rho * window) | stuck
+    rows, iterate, grad = halve.nonzero().squeeze(1), state.iterate.clone(), state.grad.clone()
+    put(iterate, rows, state.top, rows)
+    put(grad, rows, state.top_grad, rows)
     return state._replace(
-        iterate=torch.where(_column(halve), state.top, state.iterate),
-        grad=torch.where(_column(halve), state.top_grad, state.grad),
+        iterate=iterate,
+        grad=grad,
         share=torch.where(halve, state.share / 2, state.share),
         rises=torch.zeros_like(state.rises),
         checked=state.top_value,

@@ -86,7 +86,7 @@ def expected(samples: int) -> Oracle:
         for _ in range(samples - 1):
             more, again = loss_gradient(model, clips, goal)
             grad, logits = grad + more, logits + again
-        return grad / samples, logits / samples
+        return (grad, logits) if samples == 1 else (grad / samples, logits / samples)
 
     return oracle
 
@@ -231,9 +231,9 @@ def draw(problem: Problem, seeds: Tensor) -> Tensor:
 
 
 def _step(iterate: Tensor, direction: Tensor, problem: Problem, length: float) -> Tensor:
-    delta = problem.budget.steepest(direction)  # ours from here on: in place costs half of what new tensors do
-    delta.mul_(length).add_(iterate).sub_(problem.clips)
-    delta = problem.budget.project(delta if problem.mask is None else delta.mul_(problem.mask))
+    delta = problem.budget.steepest(direction, length)  # ours from here on: in place costs half of what new tensors do
+    delta.add_(iterate).sub_(problem.clips)
+    delta = problem.budget.project_(delta if problem.mask is None else delta.mul_(problem.mask))
     return delta.add_(problem.clips).clamp_(0, 1)
 
 

@@ -190,8 +190,8 @@ def step_in_ball(iterate: Tensor, grad: Tensor, problem: Problem, radius: Tensor
     onto the ball: what lies inside is not pushed out to the sphere.
     """
     ball = _scaled(problem.budget, radius)
-    delta = ball.project(iterate + share * ball.steepest(grad) - problem.clips)
-    return (problem.clips + delta).clamp(0, 1)
+    delta = ball.steepest(grad, share).add_(iterate).sub_(problem.clips)
+    return ball.project_(delta).add_(problem.clips).clamp_(0, 1)
 
 
 def cosine(first: float, last: float, step: int, steps: int) -> float:
