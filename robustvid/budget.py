@@ -115,7 +115,7 @@ class Budget:
                 return self._clip_(delta)
             inside = self._clip_(delta.clone())
             return inside.mul_(self._keep((inside * (2 * delta - inside)).sum(_PIXELS, keepdim=True)))
-        norms = _frame_l2(delta)
+        norms = frame_l2(delta)
         if self.frames is not None:
             kept = self._keep(norms)
             delta, norms = delta.mul_(kept), norms * kept
@@ -146,7 +146,7 @@ class Budget:
             grad.mul_(self.salient(grad))
         if self.norm == "linf":
             return grad.sign_().mul_(_column(self.frame, grad) * length)
-        norms = _frame_l2(grad)
+        norms = frame_l2(grad)
         radii = self._share(norms, enlarge=True)
         return grad.mul_(torch.where(norms > 0, radii / norms, 0) * length)
 
@@ -157,7 +157,7 @@ class Budget:
         """
         if self.frames is None:
             return torch.ones_like(grad[:, :1, :, :1, :1])
-        return self._keep(grad.abs().sum(_PIXELS, keepdim=True) if self.norm == "linf" else _frame_l2(grad))
+        return self._keep(grad.abs().sum(_PIXELS, keepdim=True) if self.norm == "linf" else frame_l2(grad))
 
     def start(self, like: Tensor, seeds: Tensor) -> Tensor:
         """Return a random perturbation inside the budget, shaped as ``like``.
@@ -186,7 +186,7 @@ class Budget:
         pixels = delta[0, :, 0].numel()
         ratios = []
         if self.frame is not None:
-            norms = delta.abs().amax(_PIXELS).double() if self.norm == "linf" else _frame_l2(delta, torch.float64)
+            norms = delta.abs().amax(_PIXELS).double() if self.norm == "linf" else frame_l2(delta, torch.float64)
             slack = SLACK * (1 if self.norm == "linf" else math.sqrt(pixels))
             ratios.append(_ratio(norms.flatten(1).amax(1), _column(self.frame, norms).flatten(), slack))
         if self.clip is not None:
@@ -262,6 +262,13 @@ class Budget:
         return _water_level(norms, cap, _column(self.clip, norms), limit)
 
 
+def frame_l2(delta: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Return the norm of every frame, ``(B, 1, T, 1, 1)``; over neighbours in memory first, which is much faster."""
+    planes = torch.linalg.vector_norm(delta, dim=(3, 4), keepdim=True, dtype=dtype)
+    norms: Tensor = torch.linalg.vector_norm(planes, dim=1, keepdim=True)
+    return norms
+
+
 def frames_touched(delta: Tensor) -> Tensor:
     """Return how many frames of each perturbation ``(B, C, T, H, W)`` differ from zero at all, int64 ``(B,)``."""
     return delta.abs().amax(_PIXELS).gt(0).sum(1)
@@ -303,13 +310,6 @@ def _column(radius: Radius | int | None, like: Tensor) -> Tensor:
     if radius is None:
         raise BudgetError("this budget has no such radius")
     return torch.full((1, 1, 1, 1, 1), float(radius), dtype=like.dtype, device=like.device)
-
-
-def _frame_l2(delta: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Return the norm of every frame, ``(B, 1, T, 1, 1)``; over neighbours in memory first, which is much faster."""
-    planes = torch.linalg.vector_norm(delta, dim=(3, 4), keepdim=True, dtype=dtype)
-    norms: Tensor = torch.linalg.vector_norm(planes, dim=1, keepdim=True)
-    return norms
 
 
 def _ratio(measured: Tensor, radius: Tensor, slack: float) -> Tensor:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robustvid.attacks.best import Best, only_transfers
+from robustvid.attacks.best import Best, only_transfers, put
 from robustvid.attacks.goal import Target, make_goal
 from robustvid.attacks.gradient import Problem
-from robustvid.budget import Budget
+from robustvid.budget import Budget, frame_l2
 from robustvid.errors import CardError, UnknownNameError
 from robustvid.registry import did_you_mean
 
@@ -195,7 +195,7 @@ def _search(  # noqa: PLR0917  the parts of one search
 def _better(state: _State, trial: _State, met: Tensor) -> _State:
     better = ((trial.value >= state.value) | met).nonzero().squeeze(1)  # ties too: a plateau is crossed, not sat on
     for old, new in zip(state, trial, strict=True):
-        old[better] = new[better]
+        put(old, better, new, better)
     return state
 
 
@@ -211,8 +211,8 @@ def _start(moves: _Moves, count: int) -> _State:
     else:
         pattern = _bumps(moves, (channels, own), (height, width))
     delta = torch.zeros_like(clips)
-    whole = _at(torch.zeros_like(frames[:, :1]).expand(-1, 3), (count, height, width), frames, channels)
-    delta[whole] = pattern.expand(-1, -1, count, height, -1)
+    whole = _Blocks(torch.zeros_like(frames[:, :1]).expand(-1, 3), (count, height, width), frames)
+    whole.write(delta, pattern.expand(-1, -1, count, height, -1))
     return _State(moves.problem.budget.steepest(delta), frames, clips.new_zeros(len(clips)))
 
 
@@ -248,26 +248,10 @@ def _recolour(moves: _Moves, state: _State, share: float, turn: int) -> _State:
     size = moves.settings.size(share, turn, room)
     starts = moves.starts(size, room)
     block = _radius(moves, state) * moves.signs(channels, size[0] if moves.settings.shape == "fold" else 1, 1, 1)
-    delta = state.delta.clone()
-    if delta.device.type == "cpu" and room[0] == delta.shape[2]:
-        _paint_slices(delta, starts, size, block)
-    else:
-        _paint(delta, _at(starts, size, state.frames, channels), block)
+    blocks, delta = _Blocks(starts, size, state.frames), state.delta.clone()
+    idle = (blocks.read(delta) == block).flatten(1).all(1)  # it is there already: its opposite
+    blocks.write(delta, torch.where(idle[:, None, None, None, None], -block, block))
     return state._replace(delta=delta)
-
-
-def _paint(delta: Tensor, window: tuple[Tensor, ...], block: Tensor) -> None:
-    """Write every clip's block into its window; where it is there already, its opposite."""
-    idle = (delta[window] == block).flatten(1).all(1)
-    delta[window] = torch.where(idle[:, None, None, None, None], -block, block)
-
-
-def _paint_slices(delta: Tensor, starts: Tensor, size: Size, block: Tensor) -> None:
-    """Do the same clip by clip where every frame may change: on a CPU a tenth of the time, as nothing is gathered."""
-    for own, start, colour in zip(delta, starts.tolist(), block, strict=True):
-        time, row, column = (slice(first, first + extent) for first, extent in zip(start, size, strict=True))
-        view = own[:, time, row, column]
-        view.copy_(-colour if bool((view == colour).all()) else colour)
 
 
 def _move_mass(moves: _Moves, state: _State, share: float, turn: int) -> _State:
@@ -280,32 +264,33 @@ def _move_mass(moves: _Moves, state: _State, share: float, turn: int) -> _State:
     first, second = moves.starts(size, room), moves.starts(size, room)
     if inside:
         second[:, 0] = first[:, 0]
-    one, two = (_at(start, size, state.frames, channels) for start in (first, second))
-    delta, spare = state.delta.clone(), _spare(moves, state, one)
-    old = delta[one]
+    one, two = (_Blocks(start, size, state.frames) for start in (first, second))
+    delta, spare = state.delta.clone(), _spare(moves, state, one.times)
+    old = one.read(delta)
     mass = old.square().sum(axes, keepdim=True)
     old = old / mass.sqrt().clamp_min(_TINY)
-    delta[one] = 0
-    mass = mass + delta[two].square().sum(axes, keepdim=True) + spare
-    delta[two] = 0
+    nothing = delta.new_zeros(1, 1, 1, 1, 1)
+    one.write(delta, nothing)
+    mass = mass + two.read(delta).square().sum(axes, keepdim=True) + spare
+    two.write(delta, nothing)
     upright = moves.uniform(1, 1, 1, 1) < 0.5
     one_way, other_way = (_halves(size[1:], axis).to(delta).expand(size) for axis in (0, 1))
     bump = torch.where(upright, one_way, other_way)
     bump = bump / bump.square().sum(axes, keepdim=True).sqrt()
     new = bump * moves.signs(channels, size[0] if moves.settings.shape == "fold" else 1, 1, 1) + old
-    delta[one] = new / new.square().sum(axes, keepdim=True).sqrt().clamp_min(_TINY) * mass.sqrt()
+    one.write(delta, new / new.square().sum(axes, keepdim=True).sqrt().clamp_min(_TINY) * mass.sqrt())
     return state._replace(delta=budget.steepest(delta))
 
 
-def _spare(moves: _Moves, state: _State, window: tuple[Tensor, ...]) -> Tensor:
-    """Return the squared norm that the budget leaves unused, for each channel of a block."""
+def _spare(moves: _Moves, state: _State, times: Tensor) -> Tensor:
+    """Return the squared norm that the budget leaves unused, for each channel of a block in the frames ``times``."""
     budget, channels = moves.problem.budget, state.delta.shape[1]
+    used = frame_l2(state.delta).square()
     if budget.clip is None:
-        spare = _radius(moves, state).square() - state.delta.square().sum((1, 3, 4), keepdim=True)
-        in_frame: Tensor = spare.clamp_min(0)[window[0], 0, window[2], 0, 0]
-        return in_frame / channels
+        spare = (_radius(moves, state).square() - used).clamp_min(0)
+        return spare[:, 0, :, 0, 0].gather(1, times)[:, None, :, None, None] / channels
     whole = _radius(moves, state, replace(budget, frame=None)).square()
-    spare = (whole - state.delta.square().sum((1, 2, 3, 4), keepdim=True)).clamp_min(0) / channels
+    spare = (whole - used.sum(2, keepdim=True)).clamp_min(0) / channels
     return spare / state.frames.shape[1] if moves.inside_frames else spare
 
 
@@ -346,14 +331,50 @@ def _bump(height: int, width: int) -> Tensor:
     return heights[distance]
 
 
-def _at(starts: Tensor, size: Size, frames: Tensor, channels: int) -> tuple[Tensor, ...]:
-    """Return the index of every clip's own block: batch, channel, frame, row, column."""
-    device = starts.device
-    time, row, column = (starts[:, axis, None] + torch.arange(size[axis], device=device) for axis in range(3))
-    return (
-        torch.arange(len(starts), device=device)[:, None, None, None, None],
-        torch.arange(channels, device=device)[:, None, None, None],
-        frames.gather(1, time)[:, None, :, None, None],
-        row[:, None, None, :, None],
-        column[:, None, None, None],
-    )
+class _Blocks(NamedTuple):
+    """Every clip's own block: where it begins ``(A, 3)``, its size, and the frames ``(A, k)`` that it counts in."""
+
+    starts: Tensor
+    size: Size
+    frames: Tensor
+
+    @property
+    def times(self) -> Tensor:
+        """Return the frames of every block, int64 ``(A, length)``."""
+        return self.frames.gather(1, self.starts[:, :1] + torch.arange(self.size[0], device=self.starts.device))
+
+    def read(self, delta: Tensor) -> Tensor:
+        """Return what ``delta`` ``(A, C, T, H, W)`` holds in the blocks, ``(A, C, *size)``, as a copy."""
+        views = self._views(delta)
+        return delta[self._index(delta)] if views is None else torch.stack(views)
+
+    def write(self, delta: Tensor, values: Tensor) -> None:
+        """Put values, broadcastable to the blocks, there."""
+        views = self._views(delta)
+        if views is None:
+            delta[self._index(delta)] = values
+            return
+        for view, own in zip(views, values.expand(len(views), *values.shape[1:]), strict=True):
+            view.copy_(own)
+
+    def _views(self, delta: Tensor) -> list[Tensor] | None:
+        """Return the blocks one by one on a CPU, where every frame may change: a tenth of the time of an index."""
+        if delta.device.type != "cpu" or self.frames.shape[1] < delta.shape[2]:
+            return None
+        places = [
+            tuple(slice(first, first + extent) for first, extent in zip(start, self.size, strict=True))
+            for start in self.starts.tolist()
+        ]
+        return [own[:, time, row, column] for own, (time, row, column) in zip(delta, places, strict=True)]
+
+    def _index(self, delta: Tensor) -> tuple[Tensor, ...]:
+        """Return the index of every block: batch, channel, frame, row, column."""
+        device = self.starts.device
+        row, column = (self.starts[:, axis, None] + torch.arange(self.size[axis], device=device) for axis in (1, 2))
+        return (
+            torch.arange(len(self.starts), device=device)[:, None, None, None, None],
+            torch.arange(delta.shape[1], device=device)[:, None, None, None],
+            self.times[:, None, :, None, None],
+            row[:, None, None, :, None],
+            column[:, None, None, None],
+        )

@@ -174,19 +174,43 @@ def test_settings_that_mean_nothing_are_refused(settings, error):
 
 
 @pytest.mark.parametrize("own", [1, 3])
-def test_both_ways_of_painting_a_block_are_the_same(own):
+def test_blocks_are_read_and_written_alike_in_slices_and_by_index(own, monkeypatch):
     generator = torch.Generator().manual_seed(0)
-    size = (3, 2, 4)
-    delta, block = (
-        torch.randint(0, 2, shape, generator=generator).float() * 2 - 1
-        for shape in ((6, 3, 5, 7, 9), (6, 3, own, 1, 1))
-    )
+    delta, values = (torch.rand(shape, generator=generator) for shape in ((6, 3, 5, 7, 9), (6, 3, own, 1, 1)))
     starts = torch.tensor([[clip % 3, clip, 5 - clip] for clip in range(6)])
-    for clip in (1, 4):  # is there already
-        time, row, column = starts[clip].tolist()
-        delta[clip, :, time : time + 3, row : row + 2, column : column + 4] = block[clip]
-    one, other = delta.clone(), delta.clone()
-    module._paint(one, module._at(starts, size, torch.arange(5).expand(6, -1), 3), block)
-    module._paint_slices(other, starts, size, block)
-    assert torch.equal(one, other)
-    assert (one != delta).flatten(1).any(1).all()
+    blocks = module._Blocks(starts, (3, 2, 4), torch.arange(5).expand(6, -1))
+
+    def used():
+        written = delta.clone()
+        blocks.write(written, values)
+        return blocks.read(delta), written
+
+    sliced = used()
+    monkeypatch.setattr(module._Blocks, "_views", lambda *_: None)
+    indexed = used()
+    assert torch.equal(sliced[0], indexed[0])
+    assert torch.equal(sliced[1], indexed[1])
+    assert (sliced[1] != delta).flatten(1).any(1).all()
+
+
+def test_blocks_count_in_the_frames_that_may_change():
+    delta = torch.zeros(2, 3, 6, 4, 4)
+    frames = torch.tensor([[1, 3, 5], [0, 1, 4]])
+    blocks = module._Blocks(torch.tensor([[1, 0, 0], [0, 2, 2]]), (2, 1, 2), frames)
+    blocks.write(delta, torch.ones(1, 1, 1, 1, 1))
+    assert [one.amax((0, 2, 3)).nonzero().flatten().tolist() for one in delta] == [[3, 5], [0, 1]]
+    assert float(delta.sum()) == 2 * 3 * 2 * 2
+    assert bool((blocks.read(delta) == 1).all())
+
+
+def test_a_block_that_is_there_already_becomes_its_opposite():
+    clips, budget = torch.full((1, 3, 2, 4, 4), 0.5), Budget("linf", "8/255")
+    settings = module._Settings(10, "tube", 1.0, resc_schedule=False)  # a block is everything
+    goal = module.make_goal(lambda _: None, clips, torch.zeros(1, dtype=torch.int64), torch.zeros(1), "margin")
+    problem = module.Problem(clips, goal, budget, torch.zeros(1, dtype=torch.int64), None)
+    moves = module._Moves(problem, settings, [torch.Generator().manual_seed(0)])
+    state = module._State(torch.zeros_like(clips), torch.tensor([[0, 1]]), torch.zeros(1))
+    first = module._recolour(moves, state, 1.0, 0)
+    moves.streams[0].manual_seed(0)
+    second = module._recolour(moves, first, 1.0, 0)
+    assert torch.equal(second.delta, -first.delta)
