@@ -234,3 +234,32 @@ def test_radii_in_tensors_are_checked_too(radii):
 
 def test_numbers_of_numpy_are_numbers():
     assert Budget("l2", np.float32(0.5), frames=np.int64(2)).describe() == "l2 frame 0.5, 2 frames"
+
+
+EVERY = [
+    Budget("linf", frame="8/255"),
+    Budget("linf", frame=torch.tensor([0.1, 0.3])),
+    Budget("linf", frame=0.2, frames=torch.tensor([1, 2])),
+    Budget("l2", frame=0.5),
+    Budget("l2", clip=torch.tensor([0.5, 9.0])),
+    Budget("l2", frame=0.5, clip=0.8),
+    Budget("l2", clip=0.8, frames=2),
+]
+
+
+@pytest.mark.parametrize("budget", EVERY, ids=Budget.describe)
+def test_in_place_the_projection_is_the_same_and_else_nothing_is_changed(budget):
+    delta = torch.randn(2, 3, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    before = delta.clone()
+    projected = budget.project(delta)
+    assert torch.equal(delta, before)
+    assert torch.equal(budget.project_(delta), projected)
+    budget.steepest(before)
+    assert torch.equal(before, torch.randn(2, 3, 4, 5, 6, generator=torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("length", [0.3, torch.tensor([0.3, 2.0]).view(2, 1, 1, 1, 1)], ids=["one", "each"])
+@pytest.mark.parametrize("budget", EVERY, ids=Budget.describe)
+def test_a_step_is_the_steepest_point_times_its_length(budget, length):
+    grad = torch.randn(2, 3, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(budget.steepest(grad, length), length * budget.steepest(grad))
