@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from robustvid.cli.listing import list_command
-from robustvid.cli.options import DATA, JSON
+from robustvid.cli.options import DATA, JSON, ON_ERROR
 
 MANIFEST = "robustvid-videos.json"
 
@@ -123,7 +123,7 @@ Examples:
 @click.option("--split", default="test", show_default=True, help="Part of the dataset.")
 @click.option("-m", "--model", required=True, help="What the frames are scaled and cropped for.")
 @click.option("--whole", is_flag=True, help="Keep every frame, to train from, not the evaluation clip alone.")
-@click.option("--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True)
+@ON_ERROR
 @click.option("--jobs", type=click.IntRange(min=1), help="Threads that decode.  [default: one a core]")
 @click.option("--out", type=click.Path(), required=True, help="A new folder.")
 def cache(
