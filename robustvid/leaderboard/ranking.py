@@ -1,4 +1,4 @@
-"""Ranks: who stands better is decided clip by clip, and who cannot be told apart shares a place."""
+"""Ranks: who stands better is decided clip by clip, and a rank counts who stands better."""
 
 from __future__ import annotations
 
