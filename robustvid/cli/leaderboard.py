@@ -184,6 +184,27 @@ def verify(entry: str, boards: str | None, **options: Any) -> None:
 
 
 @leaderboard.command(
+    "time",
+    epilog="""\b
+Examples:
+  robustvid leaderboard time
+  robustvid leaderboard time --board ucf101-linf --model mine=my/checkpoint --boards leaderboards
+""",
+)
+@click.option("--board", help="Only this one.")
+@click.option("-m", "--model", "given", multiple=True, metavar="ID=SOURCE", help="What to load for an entry.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of the CPU.")
+@_BOARDS
+def time_command(board: str | None, given: tuple[str, ...], threads: int, boards: str | None) -> None:
+    """Time the models of the entries for one clip, all in turns, on the CPU; the page shows it.
+
+    Models that come with robustvid are loaded by themselves, others where --model names them. What was timed before is
+    replaced: only times of one machine at one time can be compared, so let it do nothing else meanwhile.
+    """
+    _time(board, given, threads, boards)
+
+
+@leaderboard.command(
     epilog="""\b
 Examples:
   robustvid leaderboard build
@@ -279,6 +300,37 @@ def _verify(name: str, boards: str | None, options: dict[str, Any]) -> None:
         note = f"{verdicts[0].n} clips attacked again with seed {options['seed']}"
         note_status(entry, earned(entry, verdicts), options["by"], note)
     click.get_current_context().exit(0 if agrees else 1)
+
+
+def _time(board: str | None, given: tuple[str, ...], threads: int, boards: str | None) -> None:
+    import robustvid as rv
+    from robustvid.errors import LeaderboardError
+    from robustvid.leaderboard.checking import sound_entries
+    from robustvid.leaderboard.timing import time_models, write_times
+    from robustvid.models import zoo
+
+    if wrong := [pair for pair in given if not pair.partition("=")[2]]:
+        raise click.BadParameter(f"{wrong[0]!r} is no ID=SOURCE", param_hint="--model")
+    sources = dict(pair.partition("=")[::2] for pair in given)
+    chosen = _load(boards, board)
+    own = {one.name: [entry for entry in sound_entries(one)[0] if entry.of is None] for one in chosen}
+    entries = [entry for found in own.values() for entry in found]
+    if strange := sources.keys() - {entry.id for entry in entries}:
+        raise LeaderboardError(f"no sound entry {min(strange)!r} on {', '.join(own)}")
+    shipped = {entry.id: entry.facts["source"] for entry in entries if entry.facts["source"] in zoo()}
+    models = {name: rv.load_model(source) for name, source in sorted((shipped | sources).items())}
+    if not models:
+        raise LeaderboardError("no entry's model comes with robustvid; what strangers name is not loaded: give --model")
+    click.echo(f"{len(models)} models in turns, about {3 * len(models)} seconds", err=True)
+    times = time_models(models, threads=threads)
+    for name, line in times["models"].items():
+        click.echo(
+            f"{name:<24} {line['p50']:7.2f} ms   p95 {line['p95']:7.2f}   {line['clips_per_second']:6.0f} clips/s"
+        )
+    for one in chosen:
+        for name in write_times(one, own[one.name], times):
+            told = "these weights are not those of the entry" if name in models else f"give --model {name}=SOURCE"
+            click.echo(f"not timed: {one.name}/{name}: {told}", err=True)
 
 
 def _root(boards: str | None) -> Path | None:

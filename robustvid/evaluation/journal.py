@@ -9,6 +9,8 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -69,6 +71,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "int | None": (int, type(None)),
 }
 _FIELDS = {field.name: _KINDS[str(field.type)] for field in fields(Row)}
+_floats = itemgetter(*(name for name, kinds in _FIELDS.items() if float in kinds))
 
 
 class Journal:
@@ -142,17 +145,16 @@ def _unpack(path: Path) -> bytes:
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         table = json.loads(line)
-    except (ValueError, RecursionError):
+        if not isinstance(table, dict) or not _fit(tuple(table), tuple(map(type, table.values()))):
+            return None
+        return table if all(map(math.isfinite, _floats(table))) else None
+    except (ValueError, RecursionError, OverflowError):
         return None
-    if not isinstance(table, dict) or table.keys() != _FIELDS.keys():
-        return None
-    return table if all(_fits(table[name], kinds) for name, kinds in _FIELDS.items()) else None
 
 
-def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
-    if isinstance(value, bool) != (kinds == (bool,)) or not isinstance(value, kinds):
-        return False
-    return not isinstance(value, float) or math.isfinite(value)
+@lru_cache(maxsize=64)  # thousands of rows, and a handful of combinations
+def _fit(names: tuple[str, ...], kinds: tuple[type, ...]) -> bool:
+    return set(names) == _FIELDS.keys() and all(kind in _FIELDS[name] for name, kind in zip(names, kinds, strict=True))
 
 
 def _whole_length(path: Path) -> int:

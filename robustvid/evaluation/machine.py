@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import platform
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -39,16 +40,26 @@ def versions() -> dict[str, str | None]:
 
 def describe_environment(device: torch.device, command: Sequence[str] | None) -> dict[str, Any]:
     """Return what is noted of the machine in ``environment.json``; none of it is part of the spec."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "versions": versions(),
-        "device": f"{device.type} ({name})",
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "system": platform.platform(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": list(command) if command else None,
     }
+
+
+def device_name(device: torch.device) -> str:
+    """Return a device and its model in words: ``"cpu (AMD EPYC)"``."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    try:
+        named = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:  # no such file: not Linux
+        named = None
+    return f"{device.type} ({named[1].strip() if named else platform.machine()})"
 
 
 def pick_device(name: str | torch.device | None) -> torch.device:

@@ -70,7 +70,11 @@ class Threat:
         root = math.sqrt(pixels)
         norm, slack = (sizes.linf, SLACK) if self.budgets[0].norm == "linf" else (sizes.l2_frame_max, SLACK * root)
         measured = np.array([norm - slack, sizes.l2_clip - SLACK * root * math.sqrt(frames), sizes.frames_touched])
-        return np.asarray((measured[None] <= np.array([_radii(budget) for budget in self.budgets])).all(1))
+        return np.asarray((measured <= self._limits).all(1))
+
+    @cached_property
+    def _limits(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        return np.array([_radii(budget) for budget in self.budgets])
 
 
 def group_threats(budgets: Sequence[Budget]) -> list[Threat]:

@@ -14,6 +14,7 @@ from robustvid.errors import BudgetError, LeaderboardError
 from robustvid.evaluation.cards import Attack, Battery, load_attack, load_battery
 from robustvid.evaluation.results import Results
 from robustvid.evaluation.threats import Threat, group_threats
+from robustvid.leaderboard.fields import is_count
 from robustvid.registry import check_name, shipped_folder
 
 PROTOCOL = "board.toml"
@@ -205,19 +206,15 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
 _FIELDS: dict[str, tuple[_Check, str]] = {
     "title": (_is_text, "text"),
-    "version": (_is_count, "a whole number"),
+    "version": (is_count, "a whole number"),
     "data": (_is_text, "the name of a dataset"),
     "split": (_is_text, "text"),
-    "videos": (_is_count, "a whole number"),
+    "videos": (is_count, "a whole number"),
     "digest": (lambda value: isinstance(value, str), "text"),
-    "clips": (_is_count, "a whole number"),
-    "seed": (_is_count, "a whole number"),
+    "clips": (is_count, "a whole number"),
+    "seed": (is_count, "a whole number"),
     "battery": (lambda value: isinstance(value, str), "name@version"),
     "corruptions": (lambda value: value == [] or _is_texts(value), "kinds of corruption"),
     "keys": (_is_texts, "the keys of the battery's attacks"),

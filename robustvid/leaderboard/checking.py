@@ -12,6 +12,7 @@ from robustvid.evaluation.spec import model_facts
 from robustvid.leaderboard.boards import PROTOCOL, Board, changed_attacks
 from robustvid.leaderboard.entries import ENTRY, Entry, digests, read_entry, texts_too_long
 from robustvid.leaderboard.numbers import compute_numbers, differences, implausible
+from robustvid.leaderboard.timing import TIMES, time_faults
 
 _MOST_FAULTS = 10
 
@@ -22,7 +23,7 @@ def entry_folders(board: Board) -> list[Path]:
 
 
 def check_board(board: Board) -> dict[str, list[str]]:
-    """Return what is wrong, by entry, ``"board.toml"`` for the board itself; nothing where all is well.
+    """Return what is wrong, by entry or file of the board, such as ``"board.toml"``; nothing where all is well.
 
     Args:
         board: its protocol, its entries and their evidence are read.
@@ -45,6 +46,7 @@ def sound_entries(board: Board) -> tuple[list[Entry], dict[str, list[str]]]:
                 sound.append(entry)
     for entry in sound:
         faults[entry.id] += _beside_others(entry, sound, board)
+    faults[TIMES] = time_faults(board, sound)
     wrong = {name: found for name, found in faults.items() if found}
     return [entry for entry in sound if entry.id not in wrong], wrong
 

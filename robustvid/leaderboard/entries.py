@@ -10,7 +10,6 @@ import base64
 import datetime as dt
 import hashlib
 import json
-import math
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -25,6 +24,17 @@ from robustvid.evaluation.journal import PACKED, pack
 from robustvid.evaluation.results import AUDIT, LEFT_OUT, SURVIVAL, Results
 from robustvid.evaluation.spec import write_json
 from robustvid.leaderboard.boards import Board
+from robustvid.leaderboard.fields import (
+    MOST_JSON,
+    is_count,
+    is_date,
+    is_digest,
+    is_link,
+    is_number,
+    is_text,
+    read_json,
+    short,
+)
 from robustvid.leaderboard.numbers import compute_numbers
 from robustvid.reporting.sprites import playable_clips
 
@@ -33,7 +43,6 @@ STATUSES = ("self-reported", "reproduced", "verified", "flagged")
 PLAIN = ("spec.json", "environment.json", "model_flags.json", "path.json", LEFT_OUT, SURVIVAL)
 JOURNALS = ("rows.jsonl", AUDIT)
 EVIDENCE = (*PLAIN, *(name + PACKED for name in JOURNALS), CLIPS, FRAMES)
-_MOST_JSON = 8 << 20
 _LONGEST_TEXT = 2000
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _PICTURE = "data:image/webp;base64,"
@@ -86,7 +95,7 @@ class Entry:
             LeaderboardError: a field is not what the page may show.
         """
         path = self.folder / CLIPS
-        clips = _read_json(path) if path.is_file() else []
+        clips = read_json(path) if path.is_file() else []
         faults = _clip_faults(clips)
         if faults:
             raise LeaderboardError(f"{path}: {'; '.join(faults[:3])}")
@@ -100,7 +109,7 @@ class Entry:
             LeaderboardError: the file holds anything else.
         """
         path = self.folder / FRAMES
-        found = _read_json(path) if path.is_file() else {}
+        found = read_json(path) if path.is_file() else {}
         if not _is_frames(found):
             raise LeaderboardError(f"{path}: wanted lists of the perturbation of each frame, by threat")
         return dict(found)
@@ -114,14 +123,14 @@ def read_entry(folder: Path) -> Entry:
     """
     if folder.is_symlink():
         raise LeaderboardError(f"{folder} is a link; an entry is a folder")
-    facts = _read_json(folder / ENTRY)
+    facts = read_json(folder / ENTRY)
     faults = entry_faults(facts)
     if not _NAME.fullmatch(folder.name):
         faults.append(
             f"the folder is called {folder.name!r}; wanted small letters, digits, dots and dashes, at most 64"
         )
     elif isinstance(facts, dict) and facts.get("id") != folder.name:
-        faults.append(f"id is {_short(facts.get('id'))}, the folder is called {folder.name!r}")
+        faults.append(f"id is {short(facts.get('id'))}, the folder is called {folder.name!r}")
     if faults:
         raise LeaderboardError(f"{folder / ENTRY}: {'; '.join(faults)}")
     return Entry(folder, facts)
@@ -192,14 +201,14 @@ def write_entry(results: Results, board: Board, folder: Path, facts: Mapping[str
 def texts_too_long(folder: Path) -> list[str]:
     """Return which files of evidence are larger, or hold longer texts, than any run writes."""
     faults = [
-        f"{name} is larger than {_MOST_JSON >> 20} MiB"
+        f"{name} is larger than {MOST_JSON >> 20} MiB"
         for name in EVIDENCE
-        if (folder / name).is_file() and (folder / name).stat().st_size > _MOST_JSON
+        if (folder / name).is_file() and (folder / name).stat().st_size > MOST_JSON
     ]
     return faults or [
         f"{name} holds a text of {length:,} characters"
         for name in PLAIN
-        if (folder / name).is_file() and (length := _longest(_read_json(folder / name))) > _LONGEST_TEXT
+        if (folder / name).is_file() and (length := _longest(read_json(folder / name))) > _LONGEST_TEXT
     ]
 
 
@@ -229,9 +238,9 @@ def entry_faults(facts: Any) -> list[str]:
     if not isinstance(facts, dict):
         return [f"it holds {type(facts).__name__}, wanted an object"]
     faults = [f"{name!r} is missing" for name in _FIELDS if name not in facts]
-    faults += [f"unknown field {_short(name)}" for name in facts if name not in _FIELDS]
+    faults += [f"unknown field {short(name)}" for name in facts if name not in _FIELDS]
     return faults + [
-        f"{name} is {_short(facts[name])}, wanted {wanted}"
+        f"{name} is {short(facts[name])}, wanted {wanted}"
         for name, (check, wanted) in _FIELDS.items()
         if name in facts and not check(facts[name])
     ]
@@ -253,55 +262,11 @@ def _by_frame(results: Results) -> dict[str, list[list[float]]]:
     return found
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        if path.is_symlink() or path.stat().st_size > _MOST_JSON:
-            raise LeaderboardError(f"{path} is a link or larger than {_MOST_JSON >> 20} MiB")
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except FileNotFoundError:
-        raise LeaderboardError(f"{path.parent} is no entry: it has no {path.name}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise LeaderboardError(f"{path} cannot be read: {error}") from None
-
-
 def _longest(value: Any) -> int:
     if isinstance(value, str):
         return len(value)
     parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
     return max(map(_longest, parts), default=0)
-
-
-def _refuse_constant(text: str) -> Any:
-    raise ValueError(f"{text} is no number of JSON")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _text(most: int, least: int = 0) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, str) and least <= len(value) <= most and "\x00" not in value
-
-
-def _link(value: Any) -> bool:
-    return value == "" or (isinstance(value, str) and re.fullmatch(r"https://[^\s\"'<>\\]{3,300}", value) is not None)
-
-
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _digest(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
-
-
-def _date(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"20\d\d-\d\d-\d\d", value) is not None
 
 
 def _history(value: Any) -> bool:
@@ -310,45 +275,45 @@ def _history(value: Any) -> bool:
         isinstance(value, list)
         and 0 < len(value) <= 100
         and all(isinstance(line, dict) and line.keys() == keys for line in value)
-        and all(_date(line["date"]) and line["status"] in STATUSES for line in value)
-        and all(_text(200)(line["by"]) and _text(1000)(line["note"]) for line in value)
+        and all(is_date(line["date"]) and line["status"] in STATUSES for line in value)
+        and all(is_text(200)(line["by"]) and is_text(1000)(line["note"]) for line in value)
     )
 
 
 def _evidence(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() <= set(EVIDENCE) and all(map(_digest, value.values()))
+    return isinstance(value, dict) and value.keys() <= set(EVIDENCE) and all(map(is_digest, value.values()))
 
 
 def _numbers(value: Any) -> bool:
     if not isinstance(value, dict) or not isinstance(value.get("flags"), list):
         return False
-    return all(isinstance(flag, dict) and _text(100)(flag.get("flag")) for flag in value["flags"])
+    return all(isinstance(flag, dict) and is_text(100)(flag.get("flag")) for flag in value["flags"])
 
 
-_TEXT = (_text(200), "text of at most 200 characters")
-_LINK = (_link, "a link that begins with https://, or nothing")
+_TEXT = (is_text(200), "text of at most 200 characters")
+_LINK = (is_link, "a link that begins with https://, or nothing")
 _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "schema": (lambda value: value == SCHEMA, SCHEMA),
     "id": (lambda value: isinstance(value, str) and _NAME.fullmatch(value) is not None, "the name of the folder"),
-    "board": (_text(100, 1), "the name of a board"),
-    "protocol": (_count, "the version of the board's protocol"),
+    "board": (is_text(100, 1), "the name of a board"),
+    "protocol": (is_count, "the version of the board's protocol"),
     "of": (
         lambda value: value is None or (isinstance(value, str) and _NAME.fullmatch(value) is not None),
         "the id of the entry that this evaluates again, or null",
     ),
     "title": _TEXT,
     "source": _TEXT,
-    "parameters": (_count, "a whole number"),
+    "parameters": (is_count, "a whole number"),
     "training": _TEXT,
     "extra_data": _TEXT,
     "code_url": _LINK,
     "weights_url": _LINK,
-    "weights_sha256": (_digest, "64 hexadecimal digits"),
+    "weights_sha256": (is_digest, "64 hexadecimal digits"),
     "license": _TEXT,
     "paper_url": _LINK,
-    "bibtex": (_text(5000), "text of at most 5,000 characters"),
+    "bibtex": (is_text(5000), "text of at most 5,000 characters"),
     "by": _TEXT,
-    "date": (_date, "a date, 2026-11-26"),
+    "date": (is_date, "a date, 2026-11-26"),
     "history": (_history, f"lines of date, status ({', '.join(STATUSES)}), by and note"),
     "numbers": (_numbers, "the numbers of the run"),
     "evidence": (_evidence, f"the SHA-256 of {', '.join(EVIDENCE)}"),
@@ -371,19 +336,19 @@ def _is_picture(value: Any) -> bool:
 _CLIP_FIELDS: dict[str, Callable[[Any], bool]] = {
     "clean": _is_picture,
     "adversarial": _is_picture,
-    **dict.fromkeys(("frames", "step", "columns", "height", "width"), lambda value: _count(value) and value > 0),
-    "amplify": _count,
-    "rms": lambda value: isinstance(value, list) and all(map(_number, value)),
-    "peaks": lambda value: isinstance(value, list) and all(map(_count, value)),
-    **dict.fromkeys(("sample", "threat", "attack", "budget", "label", "before", "after"), _text(300)),
+    **dict.fromkeys(("frames", "step", "columns", "height", "width"), lambda value: is_count(value) and value > 0),
+    "amplify": is_count,
+    "rms": lambda value: isinstance(value, list) and all(map(is_number, value)),
+    "peaks": lambda value: isinstance(value, list) and all(map(is_count, value)),
+    **dict.fromkeys(("sample", "threat", "attack", "budget", "label", "before", "after"), is_text(300)),
     "broken": lambda value: isinstance(value, bool),
-    "margin": _number,
+    "margin": is_number,
 }
 
 
 def _is_frames(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        _text(100)(threat)
+        is_text(100)(threat)
         and isinstance(clips, list)
         and bool(clips)
         and all(map(_is_profile, clips))
@@ -393,14 +358,14 @@ def _is_frames(value: Any) -> bool:
 
 
 def _is_profile(value: Any) -> bool:
-    return isinstance(value, list) and 0 < len(value) <= 1000 and all(_number(one) and one >= 0 for one in value)
+    return isinstance(value, list) and 0 < len(value) <= 1000 and all(is_number(one) and one >= 0 for one in value)
 
 
 def _clip_faults(clips: Any) -> list[str]:
     if not isinstance(clips, list) or not all(isinstance(clip, dict) for clip in clips):
         return ["it is no list of clips"]
     faults = [
-        f"clip {place}: {name} is {_short(clip.get(name))}"
+        f"clip {place}: {name} is {short(clip.get(name))}"
         for place, clip in enumerate(clips)
         for name, check in _CLIP_FIELDS.items()
         if not check(clip.get(name))

@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from robustvid.attacks.corruption import SEVERITIES
-from robustvid.evaluation.journal import CLEAN
 from robustvid.evaluation.results import Results
 from robustvid.leaderboard.boards import Board
 
@@ -47,7 +46,6 @@ def compute_numbers(results: Results, board: Board) -> dict[str, Any]:
         "audit": {name: audit[name] for name in ("skipped", "checked", "wrong")},
         "left_out": len(results.left_out),
         "cost": results.cost,
-        "ms_per_clip": _latency(results),
     }
 
 
@@ -129,12 +127,6 @@ def _cells(results: Results, threat: str, budgets: list[str]) -> list[dict[str, 
         }
         for cell, budget in enumerate(budgets)
     ]
-
-
-def _latency(results: Results) -> float:
-    """Return the median share of a clip in a batch's forward, in milliseconds."""
-    seconds = sorted(row.seconds for row in results.rows if row.attack == CLEAN)
-    return round(1000 * seconds[len(seconds) // 2], 3) if seconds else 0.0
 
 
 def _short(value: Any) -> str:

@@ -20,6 +20,7 @@ from robustvid.leaderboard.boards import PROTOCOL, Board
 from robustvid.leaderboard.checking import sound_entries
 from robustvid.leaderboard.entries import Entry
 from robustvid.leaderboard.ranking import LEVEL, Place, places
+from robustvid.leaderboard.timing import TIMES, read_times
 from robustvid.reporting import chart as charts
 from robustvid.reporting.page import explained, number_table, player_facts, render_page
 from robustvid.reporting.panels import Axis, Line, Panel, area, panels, ticks
@@ -58,7 +59,7 @@ def write_page(boards: Sequence[Board], path: Path) -> tuple[Path, dict[str, lis
                     own.append((len(clips), clip))
                     clips.append(clip)
             pages.append(_entry(entry, board, own))
-        shown.append(_board(board, sound, pages))
+        shown.append(_board(board, sound, pages, None if TIMES in faults else read_times(board)))
     shown.sort(key=lambda board: (not board["rows"], bool(board["board"].corruptions), -len(board["rows"])))
     text = render_page(
         "leaderboard",
@@ -76,9 +77,12 @@ def write_page(boards: Sequence[Board], path: Path) -> tuple[Path, dict[str, lis
     return path, left_out
 
 
-def _board(board: Board, entries: list[Entry], pages: list[dict[str, Any]]) -> dict[str, Any]:
+def _board(
+    board: Board, entries: list[Entry], pages: list[dict[str, Any]], times: dict[str, Any] | None
+) -> dict[str, Any]:
     ranked = places(board, entries)
-    rows = [_row(place, board) for place in ranked]
+    timed = times["models"] if times else {}
+    rows = [_row(place, board) | {"ms": timed.get(place.entry.id, {}).get("p50")} for place in ranked]
     drawn = {page["id"]: page["drawn"] for page in pages}
     return {
         "name": board.name,
@@ -91,6 +95,7 @@ def _board(board: Board, entries: list[Entry], pages: list[dict[str, Any]]) -> d
         "archs": sorted({row["arch"] for row in rows}),
         "entries": pages,
         "compare": _compare(drawn, {row["id"]: row["title"] for row in rows}),
+        "times": times,
         "trades": _trades(rows),
         "csv": _data_url("text/csv", _csv(rows)),
         "json": _data_url("application/json", json.dumps([_plain(row) for row in rows], indent=1)),
@@ -117,7 +122,6 @@ def _row(place: Place, board: Board) -> dict[str, Any]:
         "area": area(worst) if not board.corruptions else robust * place.n / max(1, numbers["clean"]),
         "spark": _spark(worst),
         "parameters": entry.facts["parameters"],
-        "ms_per_clip": numbers["ms_per_clip"],
         "forwards_per_clip": round((numbers["cost"]["forwards"] + numbers["cost"]["backwards"]) / place.n),
         "training": entry.facts["training"],
         "arch": spec["model"]["arch"],
@@ -238,17 +242,20 @@ def _compare(drawn: dict[str, dict[str, Any]], titles: dict[str, str]) -> list[d
 
 
 def _trades(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return three scatter plots: robust accuracy against clean accuracy, parameters and time."""
-    axes = (
-        ("clean accuracy, %", "clean accuracy", [100 * row["clean"]["acc"] for row in rows], False),
-        ("parameters, millions", "parameters", [row["parameters"] / 1e6 for row in rows], True),
-        ("forward of a clip, ms, on the machine of the entry", "time", [row["ms_per_clip"] for row in rows], True),
+    """Return scatter plots: robust accuracy against clean accuracy, and parameters and time of the models that tell."""
+    known = [(row, row["parameters"] / 1e6) for row in rows if row["parameters"]]
+    timed = [(row, row["ms"]) for row in rows if row["ms"] is not None]
+    trades = (
+        ("clean accuracy, %", "clean accuracy", [(row, 100 * row["clean"]["acc"]) for row in rows], False),
+        ("parameters, millions", "parameters", known, True),
+        ("one clip alone, ms", "time", timed, True),
     )
-    return [_trade(rows, *axis) for axis in axes if rows and min(axis[2]) > 0]
+    return [_trade(*trade) for trade in trades if trade[2]]
 
 
-def _trade(rows: list[dict[str, Any]], label: str, name: str, values: list[float], logarithmic: bool) -> dict[str, Any]:  # noqa: FBT001
+def _trade(label: str, name: str, places: list[tuple[dict[str, Any], float]], logarithmic: bool) -> dict[str, Any]:  # noqa: FBT001
     if logarithmic:
+        values = [value for _, value in places]
         low, high = math.log10(min(values)) - 0.1, math.log10(max(values)) + 0.1
         marks = [
             digit * 10.0**power
@@ -270,7 +277,7 @@ def _trade(rows: list[dict[str, Any]], label: str, name: str, values: list[float
             "id": row["id"],
             "title": f"{row['title']}: {100 * row['robust']['acc']:.1f} % robust, {name} {value:.3g}",
         }
-        for row, value in zip(rows, values, strict=True)
+        for row, value in places
     ]
     y_ticks = [(charts.BOTTOM - (charts.BOTTOM - charts.TOP) * share / 100, str(share)) for share in range(0, 101, 20)]
     return {
@@ -290,7 +297,7 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 def _csv(rows: list[dict[str, Any]]) -> str:
     file = io.StringIO()
     columns = ["rank", "id", "title", "status", "n", "clean_correct", "clean_acc", "robust_correct", "robust_acc"]
-    columns += ["robust_lo", "robust_hi", "area", "parameters", "ms_per_clip", "forwards_per_clip"]
+    columns += ["robust_lo", "robust_hi", "area", "parameters", "ms", "forwards_per_clip"]
     columns += ["arch", "training", "by", "date"]
     writer = csv.writer(file)
     writer.writerow(columns)

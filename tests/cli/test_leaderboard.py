@@ -138,6 +138,23 @@ def test_verify_agrees(entered, monkeypatch):
     assert run("leaderboard", "check", "--boards", "boards").exit_code == 0
 
 
+def test_time_loads_what_it_is_told_to(entered, monkeypatch):
+    monkeypatch.setattr("robustvid.compression.cost._SECONDS", 0.02)
+    unasked = run("leaderboard", "time", "--boards", "boards")
+    assert unasked.exit_code == 2
+    assert "give --model" in unasked.stderr
+    told = run("leaderboard", "time", "--boards", "boards", "--model", "yours=mine.py:model")
+    assert "no sound entry 'yours' on noise-linf" in told.stderr
+    told = run("leaderboard", "time", "--boards", "boards", "--model", "mine=mine.py:model")
+    assert told.exit_code == 0, told.output
+    assert " clips/s" in told.stdout
+    assert Path("boards/noise-linf/times.json").is_file()
+    assert "1 entries" in run("leaderboard", "check", "--boards", "boards").output
+    Path("mine.py").write_text(MINE.replace("return toy_model()", "return toy_model(seed=1)"))
+    told = run("leaderboard", "time", "--boards", "boards", "--model", "mine=mine.py:model")
+    assert "not timed: noise-linf/mine: these weights are not those of the entry" in told.stderr
+
+
 def test_what_follows_no_protocol_is_told_how_it_differs(mine):
     assert run(*RUN[:-2], "--seed", "3", "--out", "runs/other").exit_code == 0
     told = run("leaderboard", "submit", "runs/other", "--id", "other", "--boards", "boards")
@@ -155,6 +172,7 @@ def test_what_follows_no_protocol_is_told_how_it_differs(mine):
         (["verify", "motion10-linf/nobody"], "no entry 'nobody' on motion10-linf"),
         (["check", "--boards", "."], "holds no boards"),
         (["submit", "nothing", "--id", "x"], "no run 'nothing'"),
+        (["time", "--model", "conv3d"], "'conv3d' is no ID=SOURCE"),
     ],
 )
 def test_mistakes_are_one_clear_line(arguments, message):
