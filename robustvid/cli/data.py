@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import click
 
 from robustvid.cli.listing import list_command
 from robustvid.cli.options import DATA, JSON, ON_ERROR
+from robustvid.cli.progress import counted
 
 MANIFEST = "robustvid-videos.json"
 
@@ -93,7 +93,7 @@ def check(
     from robustvid.data.checking import check_videos, leaks, list_folder
 
     listed = list_folder(root) if name is None else _of_splits(name, root, splits or ("train", "test"))
-    with videos_progress("checked", len(listed)) as progress:
+    with counted("videos checked", len(listed)) as progress:
         checked = []
         for one in check_videos(listed, jobs):
             checked.append(one)
@@ -139,45 +139,12 @@ def cache(
     if not isinstance(source, IndexedVideos):
         raise DataError(f"{data} gives clips only; a cache is made of videos whose frames can be read by number")
     clip = rv.load_model(model).card.clip
-    with videos_progress("cached", len(source)) as progress:
+    with counted("videos cached", len(source)) as progress:
         left_out = write_cache(source, out, clip, whole=whole, skip=on_error == "skip", jobs=jobs, progress=progress)
     for error in left_out:
         click.echo(f"left out: {error}", err=True)
     size = Path(out, FRAMES_FILE).stat().st_size
     click.echo(f"{len(source) - len(left_out):,} videos, {size / 1e6:,.0f} MB, in {out}")
-
-
-@contextmanager
-def videos_progress(done: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield what is called with the number of videos done: a bar on a terminal, nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn(f"videos {done}"),
-        TextColumn("{task.fields[rate]}", style="dim"),
-        TimeElapsedColumn(),
-        TextColumn("left", style="dim"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("", total=total, rate="")
-
-        def show(count: int) -> None:
-            speed = bar.tasks[task].speed
-            bar.update(task, completed=count, rate=f"{speed:.0f}/s" if speed else "")
-
-        yield show
 
 
 def _of_splits(name: str, root: str, splits: Sequence[str]) -> list[Any]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from robustvid.cli.options import DATA, DEVICE, JSON, ROOT, all_of
+from robustvid.cli.progress import counted
 
 _OPTIONS = (
     click.option("-m", "--model", default="conv3d", show_default=True, help="Zoo name, folder, or module:function."),
@@ -97,7 +96,7 @@ def _embeddings(model: Any, data: Any, limit: int | None, out: Path, device: str
             raise DataError(f"{out} holds embeddings of another model or of other clips; name another file by --out")
         return found
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _progress() as progress:
+    with counted("clips") as progress:
         found = embed_dataset(model, data, limit, device=device, progress=progress)
     write_embeddings(found, out)
     return found
@@ -118,14 +117,3 @@ def _named(found: Any, values: list[float], places: list[int]) -> list[dict[str,
         {"id": found.ids[place], "class": classes[int(found.labels[place])], "similarity": round(value, 4)}
         for value, place in zip(values, places, strict=True)
     ]
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("clips"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("embed", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from robustvid.cli.options import DEVICE, JSON, Decorator
-from robustvid.cli.progress import sweep_progress
+from robustvid.cli.progress import counted, sweep_progress
 from robustvid.cli.runs import find_run
 
 _BOARDS: Decorator = click.option(
@@ -150,9 +153,11 @@ def check(board: str | None, boards: str | None) -> None:
     """Compute every number again from its evidence; exit with 2 and the reasons where one does not follow."""
     from robustvid.leaderboard.checking import check_board, entry_folders
 
-    found = {one.name: check_board(one) for one in _load(boards, board)}
+    chosen = _load(boards, board)
+    with _progress(chosen) as progress:
+        found = {one.name: check_board(one, progress) for one in chosen}
     _tell_faults({f"{name}/{entry}": faults for name, by in found.items() for entry, faults in by.items()})
-    for one in _load(boards, board):
+    for one in chosen:
         click.echo(f"{one.name}: {len(entry_folders(one))} entries, every number follows from its evidence")
 
 
@@ -217,7 +222,9 @@ def build(out: str, boards: str | None) -> None:
     """Write one offline HTML file with every board; entries that fail the check are left out, by name."""
     from robustvid.leaderboard.page import write_page
 
-    path, left_out = write_page(_load(boards), Path(out))
+    chosen = _load(boards)
+    with _progress(chosen) as progress:
+        path, left_out = write_page(chosen, Path(out), progress)
     for name, faults in left_out.items():
         click.echo(f"left out: {name}: {faults[0]}", err=True)
     click.echo(f"Page      {path}, {path.stat().st_size / 1e6:.1f} MB")
@@ -240,7 +247,9 @@ def serve(port: int, boards: str | None) -> None:
     from robustvid.leaderboard.page import write_page
 
     with tempfile.TemporaryDirectory() as folder:
-        write_page(_load(boards), Path(folder, "index.html"))
+        chosen = _load(boards)
+        with _progress(chosen) as progress:
+            write_page(chosen, Path(folder, "index.html"), progress)
         handler = partial(SimpleHTTPRequestHandler, directory=folder)
         with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
             click.echo(f"Page      http://127.0.0.1:{server.server_port}/   Ctrl-C ends")
@@ -313,7 +322,8 @@ def _time(board: str | None, given: tuple[str, ...], threads: int, boards: str |
         raise click.BadParameter(f"{wrong[0]!r} is no ID=SOURCE", param_hint="--model")
     sources = dict(pair.partition("=")[::2] for pair in given)
     chosen = _load(boards, board)
-    own = {one.name: [entry for entry in sound_entries(one)[0] if entry.of is None] for one in chosen}
+    with _progress(chosen) as progress:
+        own = {one.name: [entry for entry in sound_entries(one, progress)[0] if entry.of is None] for one in chosen}
     entries = [entry for found in own.values() for entry in found]
     if strange := sources.keys() - {entry.id for entry in entries}:
         raise LeaderboardError(f"no sound entry {min(strange)!r} on {', '.join(own)}")
@@ -342,6 +352,16 @@ def _root(boards: str | None) -> Path | None:
     if not list_boards(Path(boards)):
         raise LeaderboardError(f"{boards} holds no boards: no */board.toml in it")
     return Path(boards)
+
+
+@contextmanager
+def _progress(boards: list[Any]) -> Iterator[Callable[[], None]]:
+    """Yield what is called after every entry of the boards that was checked."""
+    from robustvid.leaderboard.checking import entry_folders
+
+    done = itertools.count(1)
+    with counted("entries checked", sum(len(entry_folders(board)) for board in boards)) as show:
+        yield lambda: show(next(done))
 
 
 def _load(boards: str | None, name: str | None = None) -> list[Any]:

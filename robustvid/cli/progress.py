@@ -43,6 +43,44 @@ def sweep_progress() -> Iterator[Callable[[Any], None]]:
         yield show
 
 
+@contextmanager
+def counted(what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """Yield what is called with how many are done, and of how many where that was not known: a bar on a terminal.
+
+    Args:
+        what: is counted: ``"videos checked"``.
+        total: how many there are.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn(what),
+        TextColumn("{task.fields[rate]}", style="dim"),
+        TimeElapsedColumn(),
+        TextColumn("left", style="dim"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("", total=total, rate="")
+
+        def show(done: int, total: int | None = total) -> None:
+            speed = bar.tasks[task].speed
+            bar.update(task, completed=done, total=total, rate=f"{speed:.1f}/s" if speed else "")
+
+        yield show
+
+
 class _Clock:
     """The rate since the first report: what an earlier run had done already does not count."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,17 @@ def entry_folders(board: Board) -> list[Path]:
     return sorted(path for path in board.folder.iterdir() if path.is_dir())
 
 
-def check_board(board: Board) -> dict[str, list[str]]:
+def check_board(board: Board, progress: Callable[[], None] | None = None) -> dict[str, list[str]]:
     """Return what is wrong, by entry or file of the board, such as ``"board.toml"``; nothing where all is well.
 
     Args:
         board: its protocol, its entries and their evidence are read.
+        progress: called after every entry.
     """
-    return sound_entries(board)[1]
+    return sound_entries(board, progress)[1]
 
 
-def sound_entries(board: Board) -> tuple[list[Entry], dict[str, list[str]]]:
+def sound_entries(board: Board, progress: Callable[[], None] | None = None) -> tuple[list[Entry], dict[str, list[str]]]:
     """Return the entries that pass every check, and what is wrong with the others, as :func:`check_board` does."""
     faults = {PROTOCOL: changed_attacks(board)}
     sound: list[Entry] = []
@@ -44,6 +45,8 @@ def sound_entries(board: Board) -> tuple[list[Entry], dict[str, list[str]]]:
         else:
             if not faults[folder.name]:
                 sound.append(entry)
+        if progress:
+            progress()
     for entry in sound:
         faults[entry.id] += _beside_others(entry, sound, board)
     faults[TIMES] = time_faults(board, sound)

@@ -7,7 +7,7 @@ import io
 import json
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -31,12 +31,15 @@ _BARS = 60  # height of the bars of frames
 _FEW = 10  # a class with fewer clips than this is shown in grey
 
 
-def write_page(boards: Sequence[Board], path: Path) -> tuple[Path, dict[str, list[str]]]:
+def write_page(
+    boards: Sequence[Board], path: Path, progress: Callable[[], None] | None = None
+) -> tuple[Path, dict[str, list[str]]]:
     """Write the page.
 
     Args:
         boards: shown in this order, those without entries last, and attacks before corruptions.
         path: the file; its folder is made.
+        progress: called after every entry that was checked.
 
     Returns:
         The file, and the faults of what was left out, by ``board/entry``.
@@ -46,7 +49,7 @@ def write_page(boards: Sequence[Board], path: Path) -> tuple[Path, dict[str, lis
     room = ALL_PICTURES
     shown = []
     for board in boards:
-        sound, faults = sound_entries(board)
+        sound, faults = sound_entries(board, progress)
         left_out |= {f"{board.name}/{name}": found for name, found in faults.items()}
         if PROTOCOL in faults:
             continue
