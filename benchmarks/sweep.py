@@ -110,6 +110,7 @@ def adv_lib(model: nn.Module, clips: Tensor, labels: Tensor) -> list[int]:
 PEERS: dict[str, Sweep] = {"torchattacks": torchattacks, "ART": art, "foolbox": foolbox, "adv-lib": adv_lib}
 OURS: dict[str, dict[str, Any]] = {
     "robustvid": {},
+    "robustvid bf16": {"precision": "bf16"},
     "robustvid exact": {"precision": "exact"},
     "robustvid exact, every": {"precision": "exact", "strategy": "every"},
 }

@@ -91,7 +91,7 @@ _OPTIONS: tuple[Decorator, ...] = (
         "--precision",
         default="fast",
         show_default=True,
-        help="fast: attack a faster twin of the model where it agrees; exact: the model itself.",
+        help="fast: attack a faster twin where it agrees; exact: the model itself; bf16: take gradients in bfloat16.",
     ),
     click.option(
         "--audit",

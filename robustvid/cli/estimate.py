@@ -50,8 +50,8 @@ def estimate(
     judge = Judge(Probe(model, lanes), place, settings["seed"], lanes, attacked)
     total = 0.0
     with lent([model, surrogate], place), fastest_threads(lambda: judge.trial(sample), place):
-        if precision == "fast":
-            judge.speed_up(sample)
+        if precision != "exact":
+            judge.speed_up(sample, precision)
         judge.prepare = make_fitter(judge, training, model.card.clip, None).ready
         clean = [row.predicted for row in judge.clean(sample)]
         for threat in threats:

@@ -11,10 +11,13 @@ from torch import Tensor, nn
 
 from robustvid.models.fold import fold
 
-PRECISIONS = ("fast", "exact")
+PRECISIONS = ("fast", "exact", "bf16")
 AGREEMENT = 1e-4  # largest difference of logits that counts as the same, relative to their spread
-_AS_GIVEN, _FOLDED = "as given", "folded, channels last"
-_ROUNDS, _SLOWER = 3, 1.25  # far enough from 1 that noise does not decide, and a run can be repeated bit for bit
+BF16_AGREEMENT = 0.02  # the same where they are computed in bfloat16
+_LIKENESS = 0.5  # smallest cosine of the gradients of a clip: garbage has 0
+_AS_GIVEN, _FOLDED, _BF16 = "as given", "folded, channels last", "bfloat16"
+_ROUNDS, _ENOUGH = 3, 2.0  # rounds, or seconds: a model that takes longer is measured well enough in one
+_SLOWER = 1.25  # far enough from 1 that noise does not decide, and a run can be repeated bit for bit
 
 
 class Choice(NamedTuple):
@@ -47,12 +50,76 @@ def fastest(model: nn.Module, clips: Tensor) -> Choice:
     facts: dict[str, Any] = {"difference": float(((logits - again).abs().amax(1) / spread(logits)).max())}
     if not facts["difference"] <= AGREEMENT:  # written so that NaN is refused too
         return Choice(model, {"path": _AS_GIVEN, "why": "folded it answers otherwise"})
-    seconds = zip(*((seconds_of(twin, clips), seconds_of(model, clips)) for _ in range(_ROUNDS)), strict=True)
-    own, given = (min(times) for times in seconds)
-    facts["time"] = round(own / given, 3)
+    facts["time"] = _relative_time(twin, model, clips)
     if facts["time"] > _SLOWER:
         return Choice(model, {"path": _AS_GIVEN, "why": "folded it is slower"} | facts)
     return Choice(twin, {"path": _FOLDED} | facts)
+
+
+class Bf16(nn.Module):
+    """A model under autocast to bfloat16: clips, weights and logits are float32, convolutions and products are not."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.card = getattr(model, "card", None)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Return logits ``(B, K)`` in float32."""
+        with torch.autocast(clips.device.type, torch.bfloat16):
+            logits: Tensor = self.model(clips)
+        return logits.float()
+
+
+def in_bf16(choice: Choice, clips: Tensor) -> Choice:
+    """Return the model of a choice in bfloat16 where it and its gradient agree on ``clips`` and it is not slower here.
+
+    Args:
+        choice: of :func:`fastest`.
+        clips: ``(B, 3, T, H, W)`` in [0, 1], as many as go through the model at once.
+    """
+    lower, path = Bf16(choice.model), choice.facts["path"]
+    try:
+        (logits, grad), (again, lower_grad) = (_logits_and_gradient(model, clips) for model in (choice.model, lower))
+    except Exception as error:  # noqa: BLE001  operations without a bfloat16 form, or without a gradient
+        return choice._replace(facts=choice.facts | {"not_bf16": f"it fails: {error}"})
+    difference = float(((logits - again).abs().amax(1) / spread(logits)).max())
+    likeness = float(nn.functional.cosine_similarity(grad.flatten(1), lower_grad.flatten(1)).min())
+    facts: dict[str, Any] = {
+        "path": f"{path}, {_BF16}",
+        "difference": difference,
+        "gradient_cosine": round(likeness, 3),
+    }
+    why = None
+    if not difference <= BF16_AGREEMENT:  # written so that NaN is refused too
+        why = f"it answers otherwise, by {difference:.3g} of the spread"
+    elif not likeness >= _LIKENESS:
+        why = f"its gradient is another, with a cosine of {likeness:.2f}"
+    else:
+        facts["time"] = _relative_time(lower, choice.model, clips)
+        if facts["time"] > _SLOWER:
+            why = f"it takes {facts['time']:g} times as long"
+    return Choice(lower, facts) if why is None else choice._replace(facts=choice.facts | {"not_bf16": why})
+
+
+def _logits_and_gradient(model: nn.Module, clips: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits, and the gradient of the distance between the first two of each clip."""
+    leaf = clips.clone().requires_grad_()
+    with torch.enable_grad():
+        logits: Tensor = model(leaf)
+        first, second = logits.topk(2).values.sum(0)
+        (grad,) = torch.autograd.grad(first - second, leaf)
+    return logits.detach(), grad
+
+
+def _relative_time(model: nn.Module, other: nn.Module, clips: Tensor) -> float:
+    """Return what a forward and a backward take, as a multiple of those of another model."""
+    own: list[float] = []
+    others: list[float] = []
+    while len(own) < _ROUNDS and sum(own + others) < _ENOUGH:
+        own.append(seconds_of(model, clips))
+        others.append(seconds_of(other, clips))
+    return round(min(own) / min(others), 3)
 
 
 def spread(logits: Tensor) -> Tensor:

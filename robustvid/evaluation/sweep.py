@@ -148,7 +148,8 @@ def evaluate(
         seed: of every random draw.
         strategy: ``"bisect"`` looks for each clip's critical radius, ``"every"`` tries each radius not yet lost.
         precision: ``"fast"`` lets attacks work on a faster twin of the model, where one is found that agrees with it;
-            ``"exact"`` on the model itself. Verdicts are the model's own in both.
+            ``"exact"`` on the model itself; ``"bf16"`` lets those that climb a gradient work on it in bfloat16, faster
+            still where the hardware has it, and no bit the same on another. Verdicts are the model's own in all three.
         audit: share of the measurements that ``"bisect"`` skips, drawn at random, to make after all: how often skipping
             was wrong is in the results. They are not part of the spec, and change no robust accuracy.
         on_error: ``"stop"`` at the first video that cannot be read, or ``"skip"`` it: every share is then of the clips
@@ -208,8 +209,8 @@ def evaluate(
         if not sample:
             raise DataError(f"not one of the first {2 * lanes} videos can be read; see {folder / LEFT_OUT}")
         judge.settle(sample)
-        if precision == "fast":
-            write_json(folder / "path.json", judge.speed_up(sample))
+        if precision != "exact":
+            write_json(folder / "path.json", judge.speed_up(sample, precision))
         judge.prepare = make_fitter(judge, training, model.card.clip, folder / "perturbations").ready
         write_json(folder / "model_flags.json", audit_model(judge, sample))
         with fastest_threads(lambda: judge.trial(sample[: judge.probe.lanes]), place):

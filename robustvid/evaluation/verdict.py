@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustvid.budget import Budget
 from robustvid.contracts import ClipSpec, VideoDataset, clip_seed
 from robustvid.errors import AttackError, DataError, RunError
 from robustvid.evaluation.cards import Attack
 from robustvid.evaluation.evidence import as_float
-from robustvid.evaluation.fast import AGREEMENT, fastest, spread
+from robustvid.evaluation.fast import AGREEMENT, BF16_AGREEMENT, fastest, in_bf16, spread
 from robustvid.evaluation.journal import CLEAN, Row
 from robustvid.evaluation.probe import Probe
 from robustvid.evaluation.threats import Sizes, Threat, cell_text, measure
@@ -87,7 +87,7 @@ class Judge:
         surrogate: the counted model that attacks are given; the measured one when None.
 
     Attributes:
-        attacked: what attacks are given.
+        attacked: what attacks are given, those that climb a gradient excepted where there is something faster for them.
         prepare: makes an attack ready for clips whose budgets are cells of a threat; its cost is the batch's.
     """
 
@@ -95,7 +95,7 @@ class Judge:
         self, probe: Probe, device: torch.device, seed: int, batch_size: int, surrogate: Probe | None = None
     ) -> None:
         self.probe, self.device, self.seed, self.batch_size = probe, device, seed, batch_size
-        self.attacked = self._exact = surrogate or probe
+        self.attacked = self._exact = self._climbed = surrogate or probe
         self.prepare: Callable[[Attack, Threat, Sequence[int]], Attack] = lambda attack, _threat, _cells: attack
 
     def clean(self, clips: Sequence[LoadedClip]) -> list[Row]:
@@ -112,20 +112,30 @@ class Judge:
                     raise
             self._shrink(self.probe.lanes)
 
-    def speed_up(self, clips: Sequence[LoadedClip]) -> dict[str, Any]:
-        """Give attacks a faster twin of their model from now on, where these clips show that it is one; say which."""
-        choice = fastest(self._exact.model, self._pixels(clips[: self.probe.lanes]))
-        if choice.model is not self._exact.model:
-            self.attacked = Probe(choice.model, self.probe.lanes, surrogate=self._exact.surrogate)
+    def speed_up(self, clips: Sequence[LoadedClip], precision: str) -> dict[str, Any]:
+        """Give attacks a faster twin of their model from now on, where these clips show that it is one; say which.
+
+        In bfloat16 only attacks that climb a gradient get it: its logits are too coarse for those that compare them.
+        """
+        pixels = self._pixels(clips[: self.probe.lanes])
+        choice = fastest(self._exact.model, pixels)
+        self.attacked = self._climbed = self._probe_of(choice.model)
+        if precision == "bf16":
+            choice = in_bf16(choice, pixels)
+            self._climbed = self._probe_of(choice.model)
         return choice.facts
+
+    def _probe_of(self, model: nn.Module) -> Probe:
+        known = (probe for probe in (self._exact, self.attacked) if probe.model is model)
+        return next(known, None) or Probe(model, self.probe.lanes, surrogate=self._exact.surrogate)
 
     def trial(self, clips: Sequence[LoadedClip]) -> None:
         """Do the work that attacks are made of, once: a forward, and a backward where the model has a gradient."""
         leaf = self._pixels(clips).requires_grad_()
-        logits: Tensor = self.attacked(leaf)
+        logits: Tensor = self._climbed(leaf)
         if logits.requires_grad:
             torch.autograd.grad(logits.sum(), leaf, allow_unused=True)
-        if self.attacked is not self.probe:
+        if self._climbed is not self.probe:
             self._predict(leaf.detach())
 
     def attack(
@@ -147,7 +157,7 @@ class Judge:
         return self._within_memory(lambda part: self._attack(attack, threat, part), jobs)
 
     def _clean(self, clips: Sequence[LoadedClip]) -> list[Row]:
-        meter = _Meter(self.probe, self.attacked)
+        meter = _Meter(self._probes)
         logits = self._predict(self._pixels(clips))
         cost = meter.share(len(clips))
         nothing = Sizes(0.0, 0.0, 0.0, 0)
@@ -162,13 +172,14 @@ class Judge:
         labels = torch.tensor([clip.label for clip in clips], device=self.device)
         seeds = torch.tensor([clip_seed(self.seed, clip.sample, attack.key) for clip in clips])
         budget = threat.batch(cells, pixels.shape[2])
-        meter = _Meter(self.probe, self.attacked)
+        meter = _Meter(self._probes)
         ready = self.prepare(attack, threat, cells)
-        adversarial = ready(self.attacked, pixels.clone(), labels, budget, seeds)
+        given = self._climbed if attack.access == "white-box" else self.attacked
+        adversarial = ready(given, pixels.clone(), labels, budget, seeds)
         _check_range(attack.name, adversarial, pixels)
         logits = self._predict(adversarial)
-        if len(again := self._doubtful(logits, labels)):
-            # The twin took a clip for broken that is not: there the model itself is attacked.
+        if len(again := self._doubtful(logits, labels, given)):
+            # The twin may have taken a clip for broken that is not: there the model itself is attacked.
             part = budget.select(again)
             adversarial[again] = ready(self._exact, pixels[again], labels[again], part, seeds[again.cpu()])
             _check_range(attack.name, adversarial, pixels)
@@ -182,12 +193,16 @@ class Judge:
             for clip, logit, before, sizes, ratio, cell, result in verdicts
         ]
 
-    def _doubtful(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the places of clips that stand by less than a twin's logits may be off."""
-        if self.attacked is self._exact or self._exact.surrogate:
+    def _doubtful(self, logits: Tensor, labels: Tensor, given: Probe) -> Tensor:
+        """Return the places of clips that stand by less than the logits may be off that their attack was given."""
+        if given is self._exact or self._exact.surrogate:
             return labels.new_zeros(0)
-        gap = -margin(logits, labels.cpu())
-        return ((gap >= 0) & (gap <= AGREEMENT * spread(logits))).nonzero().squeeze(1).to(labels.device)
+        gap, agreement = -margin(logits, labels.cpu()), AGREEMENT if given is self.attacked else BF16_AGREEMENT
+        return ((gap >= 0) & (gap <= agreement * spread(logits))).nonzero().squeeze(1).to(labels.device)
+
+    @property
+    def _probes(self) -> set[Probe]:
+        return {self.probe, self._exact, self.attacked, self._climbed}
 
     def _pixels(self, clips: Sequence[LoadedClip]) -> Tensor:
         return as_batch(clips, self.device)
@@ -213,7 +228,8 @@ class Judge:
             self.batch_size = max(self.probe.lanes, min(self.batch_size, size // 2))
             log.warning("out of memory: going on with batches of %d", self.batch_size)
         elif self.probe.lanes > 1:
-            self.probe.lanes = self.attacked.lanes = self.probe.lanes // 2
+            for probe in self._probes:
+                probe.lanes //= 2
             log.warning(
                 "out of memory: going on with %d clips in a call of the model; borderline clips may differ from a run "
                 "with more memory in the last bit of their logits",
@@ -228,8 +244,8 @@ class Judge:
 class _Meter:
     """Counts what probes are asked from now on."""
 
-    def __init__(self, *probes: Probe) -> None:
-        self.probes = set(probes)
+    def __init__(self, probes: Iterable[Probe]) -> None:
+        self.probes = probes
         self.begin = self._read()
 
     def share(self, clips: int) -> Cost:

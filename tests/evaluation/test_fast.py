@@ -7,8 +7,8 @@ import torch
 
 import robustvid as rv
 from robustvid.errors import RobustvidError
-from robustvid.evaluation import verdict
-from robustvid.evaluation.fast import fastest
+from robustvid.evaluation import fast, verdict
+from robustvid.evaluation.fast import fastest, in_bf16
 from robustvid.models.classifier import VideoClassifier
 from robustvid.testing import TinyVideoNet
 
@@ -29,6 +29,39 @@ class Fickle(TinyVideoNet):
 
     def forward(self, clips):
         return super().forward(clips) * (1 if hasattr(self.features[1], "running_mean") else 1.5)
+
+
+class Lowered(TinyVideoNet):
+    """Does something of its own under autocast, and counts how often it was asked there."""
+
+    asked = 0
+
+    def forward(self, clips):
+        logits = super().forward(clips)
+        if not torch.is_autocast_enabled("cpu"):
+            return logits
+        type(self).asked += 1
+        return self.lowered(logits.float())
+
+    def lowered(self, logits):
+        return logits
+
+
+class Louder(Lowered):
+    def lowered(self, logits):
+        return logits * 1.5
+
+
+class Turned(Lowered):
+    """Gives the same logits, and the gradient of others."""
+
+    def lowered(self, logits):
+        return 2 * logits.detach() - logits
+
+
+class Broken(Lowered):
+    def lowered(self, logits):
+        raise NotImplementedError("no bfloat16 here")
 
 
 def classifier(network, tiny_model):
@@ -65,6 +98,55 @@ def test_clips_that_only_the_twin_takes_for_broken_are_attacked_again(tiny_model
     exact = {(row.sample, row.eps_frame): row.margin for row in plain.rows if row.robust}
     assert all(exact[row.sample, row.eps_frame] == row.margin for row in again.rows if row.robust)
     assert again.summary()["cost"]["forwards"] > plain.summary()["cost"]["forwards"]
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """Take bfloat16 wherever it agrees: how fast it is depends on the processor."""
+    monkeypatch.setattr(fast, "_SLOWER", float("inf"))
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [(Lowered, None), (Louder, "answers otherwise"), (Turned, "a cosine of -"), (Broken, "it fails: no bfloat16 here")],
+)
+def test_bfloat16_is_taken_only_where_it_works_and_agrees(tiny_model, kind, why):
+    choice = fastest(classifier(kind(4, seed=0), tiny_model), CLIPS)
+    lower = in_bf16(choice, CLIPS)
+    assert (lower.model is choice.model) == (why is not None)
+    assert why is None or why in lower.facts["not_bf16"]
+    assert lower.facts["path"] == "folded, channels last" + ("" if why else ", bfloat16")
+
+
+def test_bfloat16_is_not_taken_where_it_is_slower(tiny_model, monkeypatch):
+    choice = fastest(tiny_model.eval(), CLIPS)
+    monkeypatch.setattr(fast, "_SLOWER", 0)
+    assert "times as long" in in_bf16(choice, CLIPS).facts["not_bf16"]
+
+
+@pytest.mark.usefixtures("patient")
+def test_verdicts_on_attacks_in_bfloat16_are_the_models_own(tiny_model, fake_videos):
+    run = rv.evaluate(tiny_model, fake_videos, "pgd:steps=5", BUDGETS, precision="bf16", keep=40)
+    assert json.loads((run.folder / "path.json").read_text())["path"].endswith("bfloat16")
+    exact = rv.evaluate(tiny_model, fake_videos, "pgd:steps=5", BUDGETS, precision="exact")
+    assert abs(run.curve()["correct"] - exact.curve()["correct"]).max() <= 1  # of 8, at each radius
+    for kept in run.clips():
+        with torch.no_grad():
+            assert int(tiny_model.eval()(kept.adversarial[None]).argmax()) == kept.row["predicted"]
+
+
+@pytest.mark.usefixtures("patient")
+def test_attacks_that_compare_logits_are_not_given_bfloat16(tiny_model, fake_videos):
+    asked = {}
+    for attack in ("square:queries=20", "pgd:steps=5"):
+        Lowered.asked = 0
+        model = classifier(Lowered(4, seed=0), tiny_model)
+        rv.evaluate(model, fake_videos, attack, BUDGETS, precision="bf16", out=attack.partition(":")[0])
+        asked[attack] = Lowered.asked
+    begin = 1 + 3 + 3  # the look at its gradient, the rounds that time it, and those that choose the number of threads
+    assert asked["square:queries=20"] <= begin
+    assert asked["pgd:steps=5"] > begin + 5
 
 
 def test_nonsense_is_refused(tiny_model, fake_videos):
