@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import robustvid as rv
 from benchmarks.models import bare, seconds, video_model
 from robustvid.contracts import frozen
-from robustvid.evaluation.fast import spread
+from robustvid.evaluation.fast import Bf16, spread
 from robustvid.evaluation.machine import full_float32, pick_device
 from robustvid.evaluation.probe import Probe
 from robustvid.models.fold import fold
@@ -42,24 +42,10 @@ class Shape(NamedTuple):
 SHAPES = {"r3d_18": Shape(16, 16, 112), "mvit_v2_s": Shape(8, 16, 224)}
 
 
-class Autocast(nn.Module):
-    """A model under bfloat16 autocast, its logits in float32."""
-
-    def __init__(self, model: nn.Module, device: str) -> None:
-        super().__init__()
-        self.model, self.device = model, device
-
-    def forward(self, clips: Tensor) -> Tensor:
-        """Return logits ``(B, K)``."""
-        with torch.autocast(self.device, dtype=torch.bfloat16):
-            logits: Tensor = self.model(clips)
-        return logits.float()
-
-
-def ways(model: nn.Module, device: torch.device) -> dict[str, nn.Module]:
+def ways(model: nn.Module) -> dict[str, nn.Module]:
     """Return the model as given, folded, and folded in bfloat16."""
     twin = fold(model)
-    return {"as given": model, "folded": twin, "folded, bf16": Autocast(twin, device.type)}
+    return {"as given": model, "folded": twin, "folded, bf16": Bf16(twin)}
 
 
 def peak(device: torch.device, dtype: torch.dtype, size: int) -> float:
@@ -116,7 +102,7 @@ def measure(name: str, shape: Shape, device: torch.device, effort: Effort) -> li
             logits = model(clips)
         labels = logits.argmax(1)
         flops = counter.get_total_flops() * (2 * steps + 1)  # a backward to the clips costs about a forward
-        for way, network in ways(model, device).items():
+        for way, network in ways(model).items():
             probe = Probe(network, shape.batch, surrogate=True)  # a surrogate: attacks spend all their steps on it
 
             def own(probe: Probe = probe) -> Tensor:

@@ -90,7 +90,7 @@ def params(results: Results) -> dict[str, str]:
         "restarts": _settings(spec, "restarts"),
         "strategy": spec["strategy"],
         "seed": spec["seed"],
-        "precision": "fp32",
+        "precision": spec.get("precision", "exact"),
         "robustvid_version": spec["robustvid"],
     }
     budgets = {f"eps.{threat.name}": ", ".join(b.describe() for b in threat.budgets) for threat in results.plan.threats}

@@ -75,6 +75,7 @@ def test_params_tags_and_files(results, store, client):
     assert run.info.run_name == run.data.params["model"] == "toy"
     assert run.data.params["eps.l2-clip"] == "l2 clip 0.05, l2 clip 0.2"
     assert run.data.params["steps"] == "pgd:steps=3 3"
+    assert run.data.params["precision"] == "fast"
     assert run.data.tags["robustvid.status"] == "complete"
     assert run.info.status == "FINISHED"
     assert run.inputs.dataset_inputs[0].dataset.name == "noise"
