@@ -48,10 +48,14 @@ def _words(found: dict[str, Any]) -> str:
         f"{label:<22} {fast[name]:8.2f} ms a clip   as given {given[name]:.2f}"
         for name, label in (("forward_ms", "forward"), ("pass_ms", "forward and backward"))
     )
+    lower = f"{found['bf16']['pass_ms']:8.2f} ms a clip, forward and backward"
+    if reason := found["bf16_path"].get("not_bf16"):
+        lower = f"changes nothing: {reason}"
     return (
         f"{found['model']} on {found['device']}, {found['clips']} clips at once\n"
         f"{'reading':<22} {found['read_ms']:8.2f} ms a clip\n"
         f"{times}\n"
         f"{'attacks are given':<22} {path['path']}{why}{off}\n"
+        f"{'--precision bf16':<22} {lower}\n"
         f"{'PGD-10':<22} {found['loop']:8.2f} times its bare forwards and backwards"
     )

@@ -11,7 +11,7 @@ from robustvid.budget import Budget
 from robustvid.contracts import VideoDataset
 from robustvid.evaluation.cards import Attack, load_attack
 from robustvid.evaluation.checks import check_models
-from robustvid.evaluation.fast import fastest, seconds_of, stopwatch
+from robustvid.evaluation.fast import fastest, in_bf16, seconds_of, stopwatch
 from robustvid.evaluation.machine import lent, pick_device
 from robustvid.evaluation.probe import Probe, lanes_on
 from robustvid.evaluation.verdict import as_batch, load_clip
@@ -30,8 +30,9 @@ def bench(model: VideoClassifier, data: VideoDataset, device: str | torch.device
 
     Returns:
         ``clips`` at once; milliseconds a clip: ``read_ms``, and of ``given`` and of ``fast``, which attacks get,
-        ``forward_ms`` and ``pass_ms``, a forward and a backward to the clip; ``path``, what ``fast`` is; and ``loop``,
-        the time of PGD-10 as a multiple of its bare forwards and backwards. Of the CPU's own time on a CPU.
+        ``forward_ms`` and ``pass_ms``, a forward and a backward to the clip, and of ``bf16``, what ``--precision bf16``
+        gives those that climb a gradient; ``path`` and ``bf16_path``, what the last two are; and ``loop``, the time of
+        PGD-10 as a multiple of its bare forwards and backwards. Of the CPU's own time on a CPU.
 
     Raises:
         ModelError: model and data disagree on the classes.
@@ -50,8 +51,9 @@ def bench(model: VideoClassifier, data: VideoDataset, device: str | torch.device
         with lent([model], place):
             pixels = as_batch(clips, place)
             choice = fastest(model, pixels)
+            lower = in_bf16(choice, pixels)
             times = {}
-            for name, network in (("given", model), ("fast", choice.model)):
+            for name, network in (("given", model), ("fast", choice.model), ("bf16", lower.model)):
                 forward, both = (
                     min(seconds_of(network, pixels, backward=backward) for _ in range(_ROUNDS))
                     for backward in (False, True)
@@ -72,6 +74,7 @@ def bench(model: VideoClassifier, data: VideoDataset, device: str | torch.device
         "read_ms": 1000 * read / lanes,
         **times,
         "path": choice.facts,
+        "bf16_path": lower.facts,
         "loop": own / bare,
     }
 
