@@ -23,6 +23,10 @@ class Climbed(Protocol):
         """Return one value for each clip, ``(B,)``."""
         ...
 
+    def select(self, index: Tensor) -> Climbed:
+        """Return the same for some clips of the batch."""
+        ...
+
 
 @dataclass(frozen=True)
 class Goal:

@@ -60,7 +60,23 @@ Refinement = Callable[[nn.Module, Look], tuple[Tensor, Memory]]
 
 
 def loss_gradient(model: Callable[[Tensor], Tensor], clips: Tensor, goal: Climbed) -> tuple[Tensor, Tensor]:
-    """Return the gradient of the summed loss with respect to ``clips``, and the logits; one forward, one backward."""
+    """Return the gradient of the summed loss with respect to ``clips``, and the logits; one forward, one backward.
+
+    A model that is asked in lanes is asked lane by lane: what it keeps for the backward is of one lane at a time.
+    """
+    lanes = getattr(model, "lanes", len(clips))
+    if lanes >= len(clips):
+        return _gradient(model, clips, goal)
+    places = torch.arange(len(clips), device=clips.device)
+    parts = [
+        _gradient(model, part, goal.select(rows))
+        for part, rows in zip(clips.split(lanes), places.split(lanes), strict=True)
+    ]
+    grads, logits = zip(*parts, strict=True)
+    return torch.cat(grads), torch.cat(logits)
+
+
+def _gradient(model: Callable[[Tensor], Tensor], clips: Tensor, goal: Climbed) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         leaf = clips.detach().requires_grad_()
         logits: Tensor = model(leaf)

@@ -313,6 +313,9 @@ class _Divergence(NamedTuple):
     def value(self, logits: Tensor) -> Tensor:
         return _kl(self.target, logits)
 
+    def select(self, index: Tensor) -> _Divergence:
+        return _Divergence(self.target[index])
+
 
 def _kl(target: Tensor, logits: Tensor) -> Tensor:
     """Return KL(softmax(target) ‖ softmax(logits)) of each clip, ``(B,)``."""

@@ -31,6 +31,33 @@ def test_linear_classifier_reaches_the_closed_form(name, attack, tolerance):
     assert bool((budget.size(result - clips) <= 1).all())
 
 
+class Alive(torch.nn.Module):
+    """Counts how many clips wait for their backward at once."""
+
+    def __init__(self, model, lanes):
+        super().__init__()
+        self.model, self.lanes, self.waiting, self.most = model, lanes, 0, 0
+
+    def forward(self, clips):
+        logits = self.model(clips)
+        self.waiting += len(clips)
+        self.most = max(self.most, self.waiting)
+        logits.register_hook(self.done)
+        return logits
+
+    def done(self, grad):
+        self.waiting -= len(grad)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_model_with_lanes_keeps_the_activations_of_one_lane_at_a_time(loss):
+    model, clips = TinyVideoNet(4).eval(), torch.rand(7, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    goal = Goal(torch.arange(7) % 4, loss)
+    whole, lanes = Alive(model, 7), Alive(model, 3)
+    torch.testing.assert_close(loss_gradient(lanes, clips, goal), loss_gradient(whole, clips, goal))
+    assert (whole.most, lanes.most) == (7, 3)
+
+
 @pytest.mark.parametrize("card", ["fgsm", "pgd:steps=4", "mi-fgsm:steps=4"])
 def test_contract(card):
     check_attack(rv.load_attack(card))
