@@ -314,6 +314,7 @@ def _verify(name: str, boards: str | None, options: dict[str, Any]) -> None:
 def _time(board: str | None, given: tuple[str, ...], threads: int, boards: str | None) -> None:
     import robustvid as rv
     from robustvid.errors import LeaderboardError
+    from robustvid.evaluation.machine import keep_freed_memory
     from robustvid.leaderboard.checking import sound_entries
     from robustvid.leaderboard.timing import time_models, write_times
     from robustvid.models import zoo
@@ -331,6 +332,7 @@ def _time(board: str | None, given: tuple[str, ...], threads: int, boards: str |
     models = {name: rv.load_model(source) for name, source in sorted((shipped | sources).items())}
     if not models:
         raise LeaderboardError("no entry's model comes with robustvid; what strangers name is not loaded: give --model")
+    keep_freed_memory()  # else the model whose turn it is pays for what the one before gave back
     click.echo(f"{len(models)} models in turns, about {3 * len(models)} seconds", err=True)
     times = time_models(models, threads=threads)
     for name, line in times["models"].items():

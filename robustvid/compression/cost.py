@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -87,6 +88,7 @@ def latencies(models: Mapping[str, VideoClassifier], threads: int = 1) -> dict[s
 
 def _in_turns(models: Mapping[str, VideoClassifier], clips: Mapping[str, Tensor]) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in models}
+    order = random.Random(0)
     deadline = time.perf_counter() + _SECONDS * len(models) / 2
     with ExitStack() as stack:
         for model in models.values():
@@ -94,9 +96,9 @@ def _in_turns(models: Mapping[str, VideoClassifier], clips: Mapping[str, Tensor]
         stack.enter_context(torch.inference_mode())
         round_ = 0
         while round_ < 2 * _WARM_UP or time.perf_counter() < deadline:
-            for name, model in models.items():
+            for name in order.sample(list(models), len(models)):  # so that none always follows the same other
                 begin = time.perf_counter()
-                model(clips[name])
+                models[name](clips[name])
                 if clips[name].is_cuda:
                     torch.cuda.synchronize(clips[name].device)
                 if round_ >= _WARM_UP:
