@@ -182,7 +182,8 @@ def main() -> None:
         passes = f"{last['cost']['forwards']:,} / {last['cost']['backwards']:,}" if "cost" in last else ""
         print(f"| {who} | {seconds:.1f} | {ratio:.2f} | {passes} | {', '.join(map(str, last['correct']))} |")
     mine = rounds[-1]["robustvid"]["correct"]
-    above = [who for who, one in rounds[-1].items() if any(a > b for a, b in zip(mine, one["correct"], strict=True))]
+    peers = {who: rounds[-1][who]["correct"] for who in given.peers}
+    above = [who for who, theirs in peers.items() if any(a > b for a, b in zip(mine, theirs, strict=True))]
     print(f"\nrobustvid is above {', '.join(above)} somewhere" if above else "\nrobustvid is nowhere above another")
 
 
