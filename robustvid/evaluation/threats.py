@@ -40,8 +40,7 @@ class Threat:
     @cached_property
     def inside(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Return the inclusion table ``(K, K)``: [a, b] is true where budget a is a subset of budget b."""
-        radii = np.array([_radii(budget) for budget in self.budgets])
-        return np.asarray((radii[:, None] <= radii[None]).all(2))
+        return np.asarray((self._limits[:, None] <= self._limits).all(2))
 
     @property
     def is_ladder(self) -> bool:

@@ -49,7 +49,7 @@ def sound_entries(board: Board, progress: Callable[[], None] | None = None) -> t
             progress()
     for entry in sound:
         faults[entry.id] += _beside_others(entry, sound, board)
-    faults[TIMES] = time_faults(board, sound)
+    faults[TIMES] = time_faults(board, sound)[:_MOST_FAULTS]
     wrong = {name: found for name, found in faults.items() if found}
     return [entry for entry in sound if entry.id not in wrong], wrong
 

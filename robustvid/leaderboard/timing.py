@@ -17,7 +17,7 @@ from robustvid.evaluation.machine import device_name
 from robustvid.evaluation.spec import write_json
 from robustvid.leaderboard.boards import Board
 from robustvid.leaderboard.entries import Entry
-from robustvid.leaderboard.fields import is_count, is_date, is_digest, is_number, is_text, read_json
+from robustvid.leaderboard.fields import is_count, is_date, is_digest, is_number, is_text, read_json, short
 from robustvid.models.classifier import VideoClassifier, weights_digest
 
 TIMES, SCHEMA = "times.json", "robustvid.times/1"
@@ -104,7 +104,8 @@ def time_faults(board: Board, entries: Sequence[Entry]) -> list[str]:
     except LeaderboardError as error:
         return [str(error)]
     timed = times["models"] if times else {}
-    faults = [f"it times {name!r}, which is no entry" for name in timed if not (board.folder / name).is_dir()]
+    folders = {path.name for path in board.folder.iterdir() if path.is_dir()}
+    faults = [f"it times {short(name)}, which is no entry" for name in timed if name not in folders]
     return faults + [
         f"{entry.id} was timed with other weights; robustvid leaderboard time measures anew"
         for entry in entries

@@ -60,12 +60,13 @@ def test_times_of_other_weights_are_found(timed, tmp_path):
     path = timed.folder / TIMES
     times = json.loads(path.read_text())
     times["models"]["toy-c"] = times["models"]["toy"]
-    times["models"]["nobody"] = times["models"]["toy"]
+    times["models"] |= dict.fromkeys(("nobody", ".."), times["models"]["toy"])
     path.write_text(json.dumps(times))
     faults = check_board(timed)
     assert faults.keys() == {TIMES}
     assert "it times 'nobody', which is no entry" in faults[TIMES][0]
-    assert "toy-c was timed with other weights" in faults[TIMES][1]
+    assert "it times '..', which is no entry" in faults[TIMES][1]
+    assert "toy-c was timed with other weights" in faults[TIMES][2]
     lines, _, left_out = lines_of(timed, tmp_path)
     assert left_out == {f"noise-linf/{TIMES}": faults[TIMES]}
     assert {line["ms"] for line in lines.values()} == {""}
