@@ -22,6 +22,7 @@ import robustvid as rv
 from robustvid.attacks.pgd import pgd
 from robustvid.contracts import ModelCard, frozen
 from robustvid.data.batches import load_videos, training_batches
+from robustvid.evaluation.machine import keep_freed_memory
 from robustvid.models.checkpoint import save_checkpoint
 from robustvid.models.classifier import VideoClassifier, new_classifier
 from robustvid.training.accuracy import clean_accuracy
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--steps", type=int, default=3)
     given = parser.parse_args()
+    keep_freed_memory()
     model = train(given.epochs, given.steps)
     save_checkpoint(model, given.out)
     correct, n = clean_accuracy(model, rv.load_data("motion10", split="test"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import click
@@ -49,9 +50,10 @@ def estimate(
     attacked = None if surrogate is None else Probe(surrogate, lanes, surrogate=True)
     judge = Judge(Probe(model, lanes), place, settings["seed"], lanes, attacked)
     total = 0.0
-    with lent([model, surrogate], place), fastest_threads(lambda: judge.trial(sample), place):
-        if precision != "exact":
-            judge.speed_up(sample, precision)
+    with ExitStack() as stack:
+        stack.enter_context(lent([model, surrogate], place))
+        judge.settle(sample, precision)
+        stack.enter_context(fastest_threads(lambda: judge.trial(sample), place))
         judge.prepare = make_fitter(judge, training, model.card.clip, None).ready
         clean = [row.predicted for row in judge.clean(sample)]
         for threat in threats:

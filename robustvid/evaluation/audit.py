@@ -36,12 +36,15 @@ def audit_model(judge: Judge, clips: Sequence[LoadedClip]) -> list[dict[str, str
     # Every other clip first: each clip meets other company in the model's call than before.
     order = torch.cat([torch.arange(start, len(clips), 2) for start in (0, 1)]).to(judge.device)
     with torch.no_grad():
-        logits, again, moved = (judge.probe(batch) for batch in (pixels, pixels, pixels[order]))
+        logits, moved = judge.probe(pixels), judge.probe(pixels[order])
+        batch_dependent = _batch_dependent(logits[order], moved)
+        # Only a model that answered otherwise can be one that answers at random.
+        random_output = batch_dependent and _random_output(logits, judge.probe(pixels))
     checks = [
-        _random_output(logits, again),
-        _batch_dependent(logits[order], moved),
+        random_output,
+        batch_dependent,
         _probabilities(logits),
-        _zero_gradient(judge.attacked, pixels[: judge.probe.lanes], labels[: judge.probe.lanes]),
+        _zero_gradient(judge.climbed, pixels[: judge.probe.lanes], labels[: judge.probe.lanes]),
         _training_mode(network),
     ]
     return [flag._asdict() for flag in checks if flag is not None]

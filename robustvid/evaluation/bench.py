@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
 from robustvid.budget import Budget
 from robustvid.contracts import VideoDataset
-from robustvid.evaluation.cards import Attack, load_attack
+from robustvid.evaluation.cards import load_attack
 from robustvid.evaluation.checks import check_models
-from robustvid.evaluation.fast import fastest, in_bf16, seconds_of, stopwatch
+from robustvid.evaluation.fast import ask, fastest, in_bf16, stopwatch
 from robustvid.evaluation.machine import lent, pick_device
 from robustvid.evaluation.probe import Probe, lanes_on
 from robustvid.evaluation.verdict import as_batch, load_clip
@@ -54,15 +56,15 @@ def bench(model: VideoClassifier, data: VideoDataset, device: str | torch.device
             lower = in_bf16(choice, pixels)
             times = {}
             for name, network in (("given", model), ("fast", choice.model), ("bf16", lower.model)):
-                forward, both = (
-                    min(seconds_of(network, pixels, backward=backward) for _ in range(_ROUNDS))
-                    for backward in (False, True)
-                )
+                with torch.no_grad():
+                    forward = min(_seconds(partial(network, pixels), place) for _ in range(_ROUNDS))
+                both = min(ask(network, pixels).seconds for _ in range(_ROUNDS))
                 times[name] = {"forward_ms": 1000 * forward / lanes, "pass_ms": 1000 * both / lanes}
             attack = load_attack("pgd", steps=_STEPS)
             probe = Probe(choice.model, lanes, surrogate=True)  # a surrogate: attacks spend all their steps on it
             labels = torch.tensor([clip.label for clip in clips], device=place)
-            own = min(_seconds(attack, probe, pixels, labels) for _ in range(_ROUNDS))
+            eps, seeds = Budget("linf", frame=8 / 255), torch.arange(lanes)
+            own = min(_seconds(lambda: attack(probe, pixels, labels, eps, seeds), place) for _ in range(_ROUNDS))
     finally:
         torch.set_num_threads(threads)
     fast = times["fast"]
@@ -79,8 +81,8 @@ def bench(model: VideoClassifier, data: VideoDataset, device: str | torch.device
     }
 
 
-def _seconds(attack: Attack, probe: Probe, pixels: torch.Tensor, labels: torch.Tensor) -> float:
-    clock = stopwatch(pixels.device)
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    clock = stopwatch(device)
     begin = clock()
-    attack(probe, pixels, labels, Budget("linf", frame=8 / 255), torch.arange(len(pixels)))
+    work()
     return clock() - begin

@@ -20,40 +20,75 @@ _ROUNDS, _ENOUGH = 3, 2.0  # rounds, or seconds: a model that takes longer is me
 _SLOWER = 1.25  # far enough from 1 that noise does not decide, and a run can be repeated bit for bit
 
 
+class Answer(NamedTuple):
+    """What a model made of clips.
+
+    Attributes:
+        logits: ``(B, K)``, float32.
+        grad: of the distance between the two largest logits of each clip; None where there is no gradient.
+        seconds: what a forward and a backward took.
+    """
+
+    logits: Tensor
+    grad: Tensor | None
+    seconds: float
+
+
 class Choice(NamedTuple):
     """What to give attacks instead of a model, and why.
 
     Attributes:
         model: the model itself, or a faster twin of it.
         facts: the path's name, the twin's time as a share of the model's, and the largest difference of their logits.
+        answer: what it made of the clips that decided.
     """
 
     model: nn.Module
     facts: dict[str, Any]
+    answer: Answer
 
 
-def fastest(model: nn.Module, clips: Tensor) -> Choice:
+def ask(model: nn.Module, clips: Tensor) -> Answer:
+    """Do once what attacks ask of a model: a forward, and a backward where it has a gradient.
+
+    Args:
+        model: on the device of the clips.
+        clips: ``(B, 3, T, H, W)`` in [0, 1].
+    """
+    clock = stopwatch(clips.device)
+    begin = clock()
+    grad = None
+    with torch.enable_grad():
+        leaf = clips.clone().requires_grad_()
+        logits = model(leaf).float()
+        if logits.requires_grad:
+            first, second = logits.topk(2).values.sum(0)
+            (grad,) = torch.autograd.grad(first - second, leaf, allow_unused=True)
+    return Answer(logits.detach(), grad, clock() - begin)
+
+
+def fastest(model: nn.Module, clips: Tensor, given: Answer | None = None) -> Choice:
     """Return the folded twin of a model where it agrees on ``clips`` and is not slower here, else the model.
 
     Args:
         model: on its device, in evaluation mode.
         clips: ``(B, 3, T, H, W)`` in [0, 1], as many as go through the model at once.
+        given: what the model makes of them, where it has been asked.
     """
-    with torch.no_grad():
-        logits = model(clips).float()
+    given = given or ask(model, clips)
     try:
         twin = fold(model)
-        with torch.no_grad():
-            again = twin(clips).float()
+        folded = ask(twin, clips)
     except Exception as error:  # noqa: BLE001  the model's own code, which may not expect what fold did
-        return Choice(model, {"path": _AS_GIVEN, "why": f"folded it fails: {error}"})
-    facts: dict[str, Any] = {"difference": float(((logits - again).abs().amax(1) / spread(logits)).max())}
+        return Choice(model, {"path": _AS_GIVEN, "why": f"folded it fails: {error}"}, given)
+    facts: dict[str, Any] = {"difference": _difference(given, folded)}
     if not facts["difference"] <= AGREEMENT:  # written so that NaN is refused too
-        return Choice(model, {"path": _AS_GIVEN, "why": "folded it answers otherwise"})
-    facts["time"] = _relative_time(twin, model, clips)
+        return Choice(model, {"path": _AS_GIVEN, "why": "folded it answers otherwise"}, given)
+    folded, given = _faster_of_rounds(twin, folded, model, given, clips)
+    facts["time"] = round(folded.seconds / given.seconds, 3)
     if facts["time"] > _SLOWER:
-        return Choice(model, {"path": _AS_GIVEN, "why": "folded it is slower"} | facts)
-    return Choice(twin, {"path": _FOLDED} | facts)
+        return Choice(model, {"path": _AS_GIVEN, "why": "folded it is slower"} | facts, given)
+    return Choice(twin, {"path": _FOLDED} | facts, folded)
 
 
 class Bf16(nn.Module):
@@ -80,11 +115,13 @@ def in_bf16(choice: Choice, clips: Tensor) -> Choice:
     """
     lower, path = Bf16(choice.model), choice.facts["path"]
     try:
-        (logits, grad), (again, lower_grad) = (_logits_and_gradient(model, clips) for model in (choice.model, lower))
-    except Exception as error:  # noqa: BLE001  operations without a bfloat16 form, or without a gradient
+        answer = ask(lower, clips)
+    except Exception as error:  # noqa: BLE001  operations without a bfloat16 form
         return choice._replace(facts=choice.facts | {"not_bf16": f"it fails: {error}"})
-    difference = float(((logits - again).abs().amax(1) / spread(logits)).max())
-    likeness = float(nn.functional.cosine_similarity(grad.flatten(1), lower_grad.flatten(1)).min())
+    if answer.grad is None or choice.answer.grad is None:
+        return choice._replace(facts=choice.facts | {"not_bf16": "there is no gradient to climb"})
+    difference = _difference(choice.answer, answer)
+    likeness = float(nn.functional.cosine_similarity(choice.answer.grad.flatten(1), answer.grad.flatten(1)).min())
     facts: dict[str, Any] = {
         "path": f"{path}, {_BF16}",
         "difference": difference,
@@ -96,47 +133,35 @@ def in_bf16(choice: Choice, clips: Tensor) -> Choice:
     elif not likeness >= _LIKENESS:
         why = f"its gradient is another, with a cosine of {likeness:.2f}"
     else:
-        facts["time"] = _relative_time(lower, choice.model, clips)
+        answer, other = _faster_of_rounds(lower, answer, choice.model, choice.answer, clips)
+        facts["time"] = round(answer.seconds / other.seconds, 3)
         if facts["time"] > _SLOWER:
             why = f"it takes {facts['time']:g} times as long"
-    return Choice(lower, facts) if why is None else choice._replace(facts=choice.facts | {"not_bf16": why})
+    return Choice(lower, facts, answer) if why is None else choice._replace(facts=choice.facts | {"not_bf16": why})
 
 
-def _logits_and_gradient(model: nn.Module, clips: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the logits, and the gradient of the distance between the first two of each clip."""
-    leaf = clips.clone().requires_grad_()
-    with torch.enable_grad():
-        logits: Tensor = model(leaf)
-        first, second = logits.topk(2).values.sum(0)
-        (grad,) = torch.autograd.grad(first - second, leaf)
-    return logits.detach(), grad
+def _difference(one: Answer, other: Answer) -> float:
+    """Return the largest difference of the logits of two models, relative to the spread of the first."""
+    return float(((one.logits - other.logits).abs().amax(1) / spread(one.logits)).max())
 
 
-def _relative_time(model: nn.Module, other: nn.Module, clips: Tensor) -> float:
-    """Return what a forward and a backward take, as a multiple of those of another model."""
-    own: list[float] = []
-    others: list[float] = []
-    while len(own) < _ROUNDS and sum(own + others) < _ENOUGH:
-        own.append(seconds_of(model, clips))
-        others.append(seconds_of(other, clips))
-    return round(min(own) / min(others), 3)
+def _faster_of_rounds(
+    model: nn.Module, own: Answer, other_model: nn.Module, other: Answer, clips: Tensor
+) -> tuple[Answer, Answer]:
+    """Ask both again and again, in turn, and return the answers with the least time each took.
+
+    On a CPU what they took before is the first round; a GPU loads its kernels then, and it counts for nothing.
+    """
+    rounds = [(own.seconds, other.seconds)] if clips.device.type == "cpu" else []
+    while len(rounds) < _ROUNDS and sum(map(sum, rounds)) < _ENOUGH:
+        rounds.append((ask(model, clips).seconds, ask(other_model, clips).seconds))
+    owns, others = zip(*rounds, strict=True)
+    return own._replace(seconds=min(owns)), other._replace(seconds=min(others))
 
 
 def spread(logits: Tensor) -> Tensor:
     """Return the distance between the largest and the smallest logit of each clip, ``(B,)``."""
     return (logits.amax(1) - logits.amin(1)).clamp_min(1e-12)
-
-
-def seconds_of(model: nn.Module, clips: Tensor, *, backward: bool = True) -> float:
-    """Return the seconds of a forward, and of a backward where there is a gradient: of the CPU's own time on a CPU."""
-    clock = stopwatch(clips.device)
-    begin = clock()
-    with torch.set_grad_enabled(backward):
-        leaf = clips.clone().requires_grad_(backward)
-        logits: Tensor = model(leaf)
-        if logits.requires_grad:
-            torch.autograd.grad(logits.sum(), leaf, allow_unused=True)
-    return clock() - begin
 
 
 def stopwatch(device: torch.device) -> Callable[[], float]:

@@ -208,12 +208,11 @@ def evaluate(
         sample = [sweep.load(index) for index in sweep.readable(clips[: 2 * lanes])]
         if not sample:
             raise DataError(f"not one of the first {2 * lanes} videos can be read; see {folder / LEFT_OUT}")
-        judge.settle(sample)
-        if precision != "exact":
-            write_json(folder / "path.json", judge.speed_up(sample, precision))
+        if path := judge.settle(sample, precision):
+            write_json(folder / "path.json", path)
         judge.prepare = make_fitter(judge, training, model.card.clip, folder / "perturbations").ready
         write_json(folder / "model_flags.json", audit_model(judge, sample))
-        with fastest_threads(lambda: judge.trial(sample[: judge.probe.lanes]), place):
+        with fastest_threads(lambda: judge.trial(sample), place):
             sweep.run(clips, stop, progress)
             _note_survival(folder, judge)
     results = Results(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +18,7 @@ from robustvid.contracts import ClipSpec, VideoDataset, clip_seed
 from robustvid.errors import AttackError, DataError, RunError
 from robustvid.evaluation.cards import Attack
 from robustvid.evaluation.evidence import as_float
-from robustvid.evaluation.fast import AGREEMENT, BF16_AGREEMENT, fastest, in_bf16, spread
+from robustvid.evaluation.fast import AGREEMENT, BF16_AGREEMENT, Answer, ask, fastest, in_bf16, spread
 from robustvid.evaluation.journal import CLEAN, Row
 from robustvid.evaluation.probe import Probe
 from robustvid.evaluation.threats import Sizes, Threat, cell_text, measure
@@ -87,7 +88,8 @@ class Judge:
         surrogate: the counted model that attacks are given; the measured one when None.
 
     Attributes:
-        attacked: what attacks are given, those that climb a gradient excepted where there is something faster for them.
+        attacked: what attacks are given that climb no gradient.
+        climbed: what those are given that do.
         prepare: makes an attack ready for clips whose budgets are cells of a threat; its cost is the batch's.
     """
 
@@ -95,48 +97,57 @@ class Judge:
         self, probe: Probe, device: torch.device, seed: int, batch_size: int, surrogate: Probe | None = None
     ) -> None:
         self.probe, self.device, self.seed, self.batch_size = probe, device, seed, batch_size
-        self.attacked = self._exact = self._climbed = surrogate or probe
+        self.attacked = self._exact = self.climbed = surrogate or probe
         self.prepare: Callable[[Attack, Threat, Sequence[int]], Attack] = lambda attack, _threat, _cells: attack
 
     def clean(self, clips: Sequence[LoadedClip]) -> list[Row]:
         """Predict clips as they are."""
         return self._within_memory(self._clean, clips)
 
-    def settle(self, clips: Sequence[LoadedClip]) -> None:
-        """Find how many of these clips fit into one call of the model, with a gradient."""
-        while True:
-            try:
-                return self.trial(clips[: self.probe.lanes])
-            except RuntimeError as error:
-                if not _is_out_of_memory(error):
-                    raise
-            self._shrink(self.probe.lanes)
+    def settle(self, clips: Sequence[LoadedClip], precision: str) -> dict[str, Any]:
+        """Find how many clips fit into one call of the model, with a gradient, and what attacks are given from now on.
 
-    def speed_up(self, clips: Sequence[LoadedClip], precision: str) -> dict[str, Any]:
-        """Give attacks a faster twin of their model from now on, where these clips show that it is one; say which.
-
+        Unless ``precision`` is ``"exact"`` that is a faster twin of their model, where these clips show that it is one.
         In bfloat16 only attacks that climb a gradient get it: its logits are too coarse for those that compare them.
+
+        Returns:
+            What attacks are given, and why; empty for ``"exact"``.
         """
-        pixels = self._pixels(clips[: self.probe.lanes])
-        choice = fastest(self._exact.model, pixels)
-        self.attacked = self._climbed = self._probe_of(choice.model)
+        while (answer := self._fits(clips)) is None:
+            self._shrink(self.probe.lanes)
+        if precision == "exact":
+            return {}
+        pixels = self._full_call(clips)
+        choice = fastest(self._exact.model, pixels, answer)
+        self.attacked = self.climbed = self._probe_of(choice.model)
         if precision == "bf16":
             choice = in_bf16(choice, pixels)
-            self._climbed = self._probe_of(choice.model)
+            self.climbed = self._probe_of(choice.model)
         return choice.facts
+
+    def _fits(self, clips: Sequence[LoadedClip]) -> Answer | None:
+        try:
+            return self.trial(clips)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+        return None
 
     def _probe_of(self, model: nn.Module) -> Probe:
         known = (probe for probe in (self._exact, self.attacked) if probe.model is model)
         return next(known, None) or Probe(model, self.probe.lanes, surrogate=self._exact.surrogate)
 
-    def trial(self, clips: Sequence[LoadedClip]) -> None:
+    def trial(self, clips: Sequence[LoadedClip]) -> Answer:
         """Do the work that attacks are made of, once: a forward, and a backward where the model has a gradient."""
-        leaf = self._pixels(clips).requires_grad_()
-        logits: Tensor = self._climbed(leaf)
-        if logits.requires_grad:
-            torch.autograd.grad(logits.sum(), leaf, allow_unused=True)
-        if self._climbed is not self.probe:
-            self._predict(leaf.detach())
+        pixels = self._full_call(clips)
+        answer = ask(self.climbed, pixels)
+        if self.climbed is not self.probe:
+            self._predict(pixels)
+        return answer
+
+    def _full_call(self, clips: Sequence[LoadedClip]) -> Tensor:
+        """Return as many clips as go through the model at once, some of them twice where there are fewer."""
+        return self._pixels(list(itertools.islice(itertools.cycle(clips), self.probe.lanes)))
 
     def attack(
         self, attack: Attack, threat: Threat, clips: Sequence[LoadedClip], cells: Sequence[int], clean: Sequence[int]
@@ -174,7 +185,7 @@ class Judge:
         budget = threat.batch(cells, pixels.shape[2])
         meter = _Meter(self._probes)
         ready = self.prepare(attack, threat, cells)
-        given = self._climbed if attack.access == "white-box" else self.attacked
+        given = self.climbed if attack.access == "white-box" else self.attacked
         adversarial = ready(given, pixels.clone(), labels, budget, seeds)
         _check_range(attack.name, adversarial, pixels)
         logits = self._predict(adversarial)
@@ -202,7 +213,7 @@ class Judge:
 
     @property
     def _probes(self) -> set[Probe]:
-        return {self.probe, self._exact, self.attacked, self._climbed}
+        return {self.probe, self._exact, self.attacked, self.climbed}
 
     def _pixels(self, clips: Sequence[LoadedClip]) -> Tensor:
         return as_batch(clips, self.device)
