@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 
 from robustvid.attacks.best import Best, only_transfers
 from robustvid.attacks.goal import Goal, Target, make_goal
-from robustvid.attacks.gradient import Ascent, Problem
+from robustvid.attacks.gradient import Ascent, Problem, view_gradient
 from robustvid.budget import Budget
 
 _TIME = 2
@@ -69,11 +71,11 @@ def flicker(
     colours = torch.zeros_like(clips[..., :1, :1])
     problem = Problem(clips, goal, replace(budget, frames=None), seeds, None)
     if budget.frames is not None:
-        grad, _ = _gradient(model, problem, colours, margin)
+        grad, _, _ = _gradient(model, problem, colours, margin)
         problem = problem._replace(mask=budget.salient(grad.expand_as(clips)))
     for step in range(steps):
-        grad, logits = _gradient(model, problem, colours, margin)
-        standing = best.score(active, rendered(problem.clips, colours), logits, problem.goal)
+        grad, shown, logits = _gradient(model, problem, colours, margin)
+        standing = best.score(active, shown, logits, problem.goal)
         if len(standing) < len(active) and not transfers:
             active, colours, grad = active[standing], colours[standing], grad[standing]
             problem = problem.select(standing)
@@ -114,18 +116,23 @@ def regulariser(colours: Tensor, thickness_share: float) -> Tensor:
     return (thickness_share * colours.square() + (1 - thickness_share) * smooth).mean((1, 2, 3, 4))
 
 
-def _gradient(model: nn.Module, problem: Problem, colours: Tensor, margin: float) -> tuple[Tensor, Tensor]:
-    """Return the gradient of the adversarial loss with respect to the colours, and the logits of what is shown."""
-    with torch.enable_grad():
-        leaf = colours.detach().requires_grad_()
-        logits = model(rendered(problem.clips, leaf))
-        (grad,) = torch.autograd.grad(_loss(logits, problem.goal, margin).sum(), leaf)
-    return grad.nan_to_num(0.0, 0.0, 0.0), logits.detach()
+class _Loss(NamedTuple):
+    """The adversarial loss, falling: what is left of a margin between probabilities, with a kink taken off at 0."""
+
+    goal: Goal
+    margin: float
+
+    def value(self, logits: Tensor) -> Tensor:
+        excess = self.margin - self.goal.gap(F.softmax(logits, 1))
+        return torch.minimum(excess.square() / self.margin, excess).clamp_min(0)
+
+    def select(self, index: Tensor) -> _Loss:
+        return _Loss(self.goal.select(index), self.margin)
 
 
-def _loss(logits: Tensor, goal: Goal, margin: float) -> Tensor:
-    excess = margin - goal.gap(F.softmax(logits, 1))
-    return torch.minimum(excess.square() / margin, excess).clamp_min(0)
+def _gradient(model: nn.Module, problem: Problem, colours: Tensor, margin: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradient of the adversarial loss with respect to the colours, what is shown, and its logits."""
+    return view_gradient(model, colours, partial(rendered, problem.clips), _Loss(problem.goal, margin))
 
 
 def _regulariser_gradient(colours: Tensor, thickness_share: float) -> Tensor:

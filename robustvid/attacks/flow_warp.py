@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robustvid.attacks.best import Best, only_transfers
 from robustvid.attacks.goal import Goal, Target, make_goal
-from robustvid.attacks.gradient import salient_frames
+from robustvid.attacks.gradient import salient_frames, view_gradient
 from robustvid.budget import Budget
 from robustvid.errors import CardError
 from robustvid.registry import did_you_mean
@@ -148,13 +148,11 @@ class _Scene(NamedTuple):
 
 def _gradient(model: nn.Module, scene: _Scene, field: Tensor, smoothness: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradient of the objective with respect to the field, the warped clips, and their logits."""
+    grad, shown, logits = view_gradient(model, field, scene.show, scene.goal)
     with torch.enable_grad():
         leaf = field.detach().requires_grad_()
-        shown = scene.show(leaf)
-        logits: Tensor = model(shown)
-        objective = scene.goal.value(logits) - smoothness * total_variation(scene.masked(leaf))
-        (grad,) = torch.autograd.grad(objective.sum(), leaf)
-    return grad.nan_to_num(0.0, 0.0, 0.0), shown.detach(), logits.detach()
+        (roughness,) = torch.autograd.grad(total_variation(scene.masked(leaf)).sum(), leaf)
+    return grad - smoothness * roughness, shown, logits
 
 
 class _State(NamedTuple):

@@ -86,6 +86,21 @@ def _gradient(model: Callable[[Tensor], Tensor], clips: Tensor, goal: Climbed) -
     return grad.contiguous().nan_to_num_(0.0, 0.0, 0.0), logits.detach()
 
 
+def view_gradient(
+    model: Callable[[Tensor], Tensor], source: Tensor, view: Callable[[Tensor], Tensor], goal: Climbed
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradient with respect to ``source`` when the model sees ``view`` of it, the view, and its logits.
+
+    The model's part is :func:`loss_gradient`'s, lane by lane; the view's is taken of the whole batch.
+    """
+    with torch.enable_grad():
+        leaf = source.detach().requires_grad_()
+        shown = view(leaf)
+    grad, logits = loss_gradient(model, shown.detach(), goal)
+    (grad,) = torch.autograd.grad(shown, leaf, grad)
+    return grad.nan_to_num_(0.0, 0.0, 0.0), shown.detach(), logits
+
+
 def expected(samples: int) -> Oracle:
     """Return the gradient averaged over ``samples`` passes, for models that answer at random; logits likewise.
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from robustvid.attacks.directions import Direction, Memory, chain, momentum, unit
 from robustvid.attacks.goal import Goal, Target, make_goal
-from robustvid.attacks.gradient import Ascent, Look, Refinement, ascend, draw, loss_gradient
+from robustvid.attacks.gradient import Ascent, Look, Refinement, ascend, draw, view_gradient
 from robustvid.budget import Budget
 from robustvid.errors import CardError
 
@@ -280,7 +280,7 @@ def vmi_fgsm(
 
 def gradient_through(model: nn.Module, look: Look, view: Callable[[Tensor], Tensor]) -> Tensor:
     """Return the gradient with respect to the point of a look when the model sees ``view`` of it."""
-    return loss_gradient(lambda point: model(view(point)), look.point, look.problem.goal)[0]
+    return view_gradient(model, look.point, view, look.problem.goal)[0]
 
 
 def smooth(kernel: int, sigma: float) -> Direction:

@@ -55,9 +55,9 @@ def test_gradient_of_a_colour_is_the_sum_over_its_pixels():
     model, clips = TinyVideoNet(4).eval().double(), clips_like(dtype=torch.float64)
     goal = Goal(model(clips).argmax(1), "margin")
     problem = Problem(clips, goal, Budget("linf", "8/255"), torch.arange(3), None)
-    grad, _ = module._gradient(model, problem, torch.zeros(3, 3, 6, 1, 1, dtype=torch.float64), 0.05)
+    grad, _, _ = module._gradient(model, problem, torch.zeros(3, 3, 6, 1, 1, dtype=torch.float64), 0.05)
     leaf = clips.clone().requires_grad_()
-    (pixels,) = torch.autograd.grad(module._loss(model(leaf), goal, 0.05).sum(), leaf)
+    (pixels,) = torch.autograd.grad(module._Loss(goal, 0.05).value(model(leaf)).sum(), leaf)
     torch.testing.assert_close(grad, pixels.sum((3, 4), keepdim=True))
 
 
@@ -75,9 +75,9 @@ def test_linear_classifier_reaches_the_closed_form():
 def test_the_loss_is_that_of_the_paper():
     """max(0, min(ℓ²/m, ℓ)) with ℓ = p_y - max p_i + m: quadratic near the decision, 0 beyond it by m."""
     probabilities = torch.tensor([[0.9, 0.1], [0.51, 0.49], [0.45, 0.55], [0.1, 0.9]], dtype=torch.float64)
-    found = module._loss(probabilities.log(), Goal(torch.zeros(4, dtype=torch.long), "margin"), 0.05)
+    found = module._Loss(Goal(torch.zeros(4, dtype=torch.long), "margin"), 0.05).value(probabilities.log())
     torch.testing.assert_close(found, torch.tensor([0.85, 0.07, 0.0, 0.0], dtype=torch.float64))
-    at_half = module._loss(torch.zeros(1, 2).double() + 0.0, Goal(torch.zeros(1, dtype=torch.long), "margin"), 0.05)
+    at_half = module._Loss(Goal(torch.zeros(1, dtype=torch.long), "margin"), 0.05).value(torch.zeros(1, 2).double())
     torch.testing.assert_close(at_half, torch.tensor([0.05], dtype=torch.float64))
 
 

@@ -40,9 +40,10 @@ class Alive(torch.nn.Module):
 
     def forward(self, clips):
         logits = self.model(clips)
-        self.waiting += len(clips)
-        self.most = max(self.most, self.waiting)
-        logits.register_hook(self.done)
+        if logits.requires_grad:
+            self.waiting += len(clips)
+            self.most = max(self.most, self.waiting)
+            logits.register_hook(self.done)
         return logits
 
     def done(self, grad):
@@ -56,6 +57,19 @@ def test_a_model_with_lanes_keeps_the_activations_of_one_lane_at_a_time(loss):
     whole, lanes = Alive(model, 7), Alive(model, 3)
     torch.testing.assert_close(loss_gradient(lanes, clips, goal), loss_gradient(whole, clips, goal))
     assert (whole.most, lanes.most) == (7, 3)
+
+
+@pytest.mark.parametrize(
+    "card",
+    ["di-fgsm", "si-fgsm", "vmi-fgsm:neighbours=2", "temporal-shift", "flicker", "flow-warp", "pgd", "apgd-ce", "fmn"],
+)
+def test_attacks_keep_the_activations_of_one_lane_at_a_time(card):
+    clips = torch.rand(7, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    model = Alive(TinyVideoNet(4).eval(), 3)
+    model.surrogate = True  # no clip is left alone before its time
+    attack = rv.load_attack(card, steps=2)
+    attack(model, clips, torch.arange(7) % 4, Budget("linf", frame=8 / 255), torch.arange(7))
+    assert model.most == 3
 
 
 @pytest.mark.parametrize("card", ["fgsm", "pgd:steps=4", "mi-fgsm:steps=4"])
