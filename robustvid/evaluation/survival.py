@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -18,6 +19,8 @@ from robustvid.evaluation.evidence import Evidence
 log = logging.getLogger("robustvid")
 
 Treatment = Callable[[Tensor], Tensor]  # uint8 frames (T, H, W, 3) to the same
+_Key = tuple[str, int, str | None]  # treatment, number of the clip, and threat; None for the clean clip
+_AT_ONCE = 64
 
 
 def drop(frames: Tensor) -> Tensor:
@@ -53,28 +56,47 @@ def survival(model: Callable[[Tensor], Tensor], kept: Iterable[Evidence], device
         For each threat ``threat``, ``n`` clips that fell, and for each of its ``treatments`` a ``name``, how many of
         them are ``still`` wrong, and on how many of their clean clips the model is ``right``.
     """
-    by_threat: dict[str, list[Evidence]] = {}
-    for clip in kept:
-        if not clip.row["robust"]:
-            by_threat.setdefault(clip.threat, []).append(clip)
+    fallen = [clip for clip in kept if not clip.row["robust"]]
+    wrong = _wrong(model, fallen, device)
     return [
         {
             "threat": threat,
-            "n": len(fallen),
+            "n": len(own),
             "treatments": [
-                {"name": name, **_count(model, fallen, treat, device)} for name, treat in treatments().items()
+                {
+                    "name": name,
+                    "still": sum(wrong[name, clip.row["index"], threat] for clip in own),
+                    "right": sum(not wrong[name, clip.row["index"], None] for clip in own),
+                }
+                for name in treatments()
             ],
         }
-        for threat, fallen in sorted(by_threat.items())
+        for threat in sorted({clip.threat for clip in fallen})
+        if (own := [clip for clip in fallen if clip.threat == threat])
     ]
 
 
-def _count(
-    model: Callable[[Tensor], Tensor], fallen: list[Evidence], treat: Treatment, device: torch.device
-) -> dict[str, int]:
-    labels = torch.tensor([clip.row["label"] for clip in fallen])
-    attacked = [treat(from_clips(clip.adversarial[None])[0]) for clip in fallen]
-    clean = [treat(clip.clean.permute(1, 2, 3, 0)) for clip in fallen]
-    with torch.no_grad():
-        after, before = (model(to_clips(frames).to(device)).argmax(1).cpu() for frames in (attacked, clean))
-    return {"still": int((after != labels).sum()), "right": int((before == labels).sum())}
+def _wrong(model: Callable[[Tensor], Tensor], fallen: list[Evidence], device: torch.device) -> dict[_Key, bool]:
+    """Return whether the model is wrong about every treated clip, asked of many at once and of clean clips once."""
+    wrong: dict[_Key, bool] = {}
+    jobs = _treated(fallen)
+    while part := list(itertools.islice(jobs, _AT_ONCE)):
+        keys, labels, frames = zip(*part, strict=True)
+        with torch.no_grad():
+            predicted = model(to_clips(list(frames)).to(device)).argmax(1).tolist()
+        wrong |= {key: found != label for key, label, found in zip(keys, labels, predicted, strict=True)}
+    return wrong
+
+
+def _treated(fallen: list[Evidence]) -> Iterator[tuple[_Key, int, Tensor]]:
+    """Yield the treated frames of attacked and of clean clips, with their label."""
+    clean = {clip.row["index"]: clip for clip in fallen}
+    for name, treat in treatments().items():
+        for clip in fallen:
+            yield (
+                (name, clip.row["index"], clip.threat),
+                clip.row["label"],
+                treat(from_clips(clip.adversarial[None])[0]),
+            )
+        for index, clip in clean.items():
+            yield (name, index, None), clip.row["label"], treat(clip.clean.permute(1, 2, 3, 0))

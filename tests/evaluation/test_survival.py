@@ -42,26 +42,46 @@ def bright(clips):
     return torch.stack([0.5 - level, level - 0.5], 1)
 
 
-def evidence(clean, adversarial, label, *, robust):
+def evidence(clean, adversarial, label, *, robust, index=0, threat="linf-frame"):
     def level(value):
         return torch.full((3, 4, 16, 16), value)
 
-    row = {"label": label, "robust": robust}
-    return Evidence(row, "linf-frame", (255 * level(clean)).to(torch.uint8), level(adversarial))
+    row = {"label": label, "robust": robust, "index": index}
+    return Evidence(row, threat, (255 * level(clean)).to(torch.uint8), level(adversarial))
 
 
 def test_only_clips_that_fell_are_counted():
     kept = [
-        evidence(0.2, 0.7, 0, robust=False),  # far over the border: stays wrong
-        evidence(0.2, 0.5005, 0, robust=False),  # rounds back to 0.502: stays wrong as well
-        evidence(0.2, 0.2, 0, robust=True),
-        evidence(0.7, 0.4, 1, robust=False),
+        evidence(0.2, 0.7, 0, robust=False, index=0),  # far over the border: stays wrong
+        evidence(0.2, 0.5005, 0, robust=False, index=1),  # rounds back to 0.502: stays wrong as well
+        evidence(0.2, 0.2, 0, robust=True, index=2),
+        evidence(0.7, 0.4, 1, robust=False, index=3),
     ]
     (found,) = survival(bright, kept, torch.device("cpu"))
     assert (found["threat"], found["n"]) == ("linf-frame", 3)
     plain = {one["name"]: one for one in found["treatments"]}["8 bits"]
     assert plain == {"name": "8 bits", "still": 3, "right": 3}
     assert survival(bright, kept[2:3], torch.device("cpu")) == []
+
+
+def test_threats_are_counted_apart_and_a_clean_clip_is_looked_at_once():
+    asked = []
+
+    def model(clips):
+        asked.append(len(clips))
+        return bright(clips)
+
+    kept = [
+        evidence(0.2, 0.7, 0, robust=False, index=5, threat="linf-frame"),
+        evidence(0.2, 0.8, 0, robust=False, index=5, threat="l2-clip"),
+        evidence(0.3, 0.7, 0, robust=False, index=6, threat="l2-clip"),
+        evidence(0.7, 0.1, 0, robust=False, index=7, threat="l2-clip"),  # the clean clip is wrong, the other is not
+    ]
+    l2, linf = survival(model, kept, torch.device("cpu"))
+    assert [(found["threat"], found["n"]) for found in (l2, linf)] == [("l2-clip", 3), ("linf-frame", 1)]
+    assert {"name": "8 bits", "still": 2, "right": 2} in l2["treatments"]
+    assert {"name": "8 bits", "still": 1, "right": 1} in linf["treatments"]
+    assert asked == [len(treatments()) * (4 + 3)]
 
 
 def test_a_run_holds_what_survived_and_its_report_shows_it(tiny_model, fake_videos):
