@@ -16,7 +16,7 @@ from torch.nn.utils import prune as torch_prune
 from robustvid.contracts import VideoDataset
 from robustvid.errors import MissingPackageError, ModelError
 from robustvid.models.checkpoint import load_checkpoint, save_checkpoint
-from robustvid.models.classifier import VideoClassifier, new_classifier, weights_digest
+from robustvid.models.classifier import VideoClassifier, last_layer, new_classifier, weights_digest
 from robustvid.models.slim import cut_channels
 from robustvid.training.loop import TrainingProgress, train
 from robustvid.training.plan import TrainingPlan
@@ -82,14 +82,14 @@ def prune_channels(model: VideoClassifier, amount: float) -> VideoClassifier:
             f"channels are removed with torch-pruning, which is missing ({error}): pip install 'robustvid[deploy]'"
         ) from None
     card, pruned = model.card, copy.deepcopy(model).cpu().eval()
-    heads = [m for m in pruned.modules() if isinstance(m, nn.Linear) and m.out_features == len(card.classes)]
+    head = last_layer(pruned)
     try:
         torch_pruning.pruner.BasePruner(
             pruned.network,
             torch.rand(1, 3, card.clip.frames, *card.clip.size),
             importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
             pruning_ratio=amount,
-            ignored_layers=heads,
+            ignored_layers=[head],
         ).step()
         with torch.no_grad():
             pruned(torch.rand(1, 3, card.clip.length, *card.clip.size))

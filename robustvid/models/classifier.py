@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustvid.contracts import ModelCard
-from robustvid.errors import ClipError
+from robustvid.errors import ClipError, ModelError
 from robustvid.models.architectures import ARCHITECTURES, call_builder
 
 
@@ -65,6 +65,21 @@ def new_classifier(card: ModelCard) -> VideoClassifier:
     """
     builder = ARCHITECTURES.load(card.arch)
     return VideoClassifier(call_builder(card.arch, builder, len(card.classes), **card.options), card)
+
+
+def last_layer(model: VideoClassifier) -> nn.Module:
+    """Return the layer that gives the logits: the last one, linear or a convolution, with as many outputs as classes.
+
+    Raises:
+        ModelError: there is none.
+    """
+    classes = len(model.card.classes)
+    for layer in reversed(list(model.network.modules())):
+        if isinstance(layer, nn.Linear) and layer.out_features == classes:
+            return layer
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) and layer.out_channels == classes:
+            return layer
+    raise ModelError(f"{model.card.name} has no linear or convolutional layer with {classes} outputs")
 
 
 def weights_digest(model: nn.Module) -> str:

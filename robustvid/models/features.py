@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from robustvid.errors import ModelError
-from robustvid.models.classifier import VideoClassifier
+from robustvid.models.classifier import VideoClassifier, last_layer
 from robustvid.models.deployed import twin_of
 
 
@@ -29,7 +29,7 @@ def embed(model: VideoClassifier, clips: Tensor) -> Tensor:
     """
     if twin_of(model) is not None:
         raise ModelError(f"{model.card.name} is an exported graph, which shows its logits alone; take its folder twin")
-    head = _head(model)
+    head = last_layer(model)
     caught: list[Tensor] = []
     handle = head.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
     try:
@@ -47,13 +47,3 @@ def embed(model: VideoClassifier, clips: Tensor) -> Tensor:
         found = found.flatten(2).mean(2)
     embeddings: Tensor = found.unflatten(0, (views, -1)).mean(0)
     return embeddings
-
-
-def _head(model: VideoClassifier) -> nn.Module:
-    classes = len(model.card.classes)
-    for layer in reversed(list(model.network.modules())):
-        if isinstance(layer, nn.Linear) and layer.out_features == classes:
-            return layer
-        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) and layer.out_channels == classes:
-            return layer
-    raise ModelError(f"{model.card.name} has no linear or convolutional layer with {classes} outputs to look before")

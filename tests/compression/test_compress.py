@@ -1,5 +1,7 @@
 """Compressed models: zeros are exact and stay, cut networks load again, exported graphs answer as torch does."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from toys import Brightness, small_model
@@ -14,9 +16,9 @@ from robustvid.data import load_data
 from robustvid.data.batches import evaluation_batches
 from robustvid.errors import ModelError
 from robustvid.evaluation.cards import load_battery
-from robustvid.models import load_model
+from robustvid.models import ARCHITECTURES, load_model
 from robustvid.models.checkpoint import save_checkpoint
-from robustvid.models.classifier import weights_digest
+from robustvid.models.classifier import new_classifier, weights_digest
 from robustvid.training.loop import train
 from robustvid.training.plan import TrainingPlan
 
@@ -34,6 +36,30 @@ def test_removed_channels_are_gone_and_the_rest_loads_again(tmp_path):
     again = load_model(tmp_path)
     assert sum(p.numel() for p in again.parameters()) < 230_114 / 3
     torch.testing.assert_close(again(CLIPS), slim(CLIPS))
+
+
+CONVOLUTIONAL_HEAD = """
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv3d(3, 16, 3, padding=1), nn.ReLU())
+        self.head = nn.Conv3d(16, classes, 1)
+
+    def forward(self, clips):
+        return self.head(self.body(clips)).mean((2, 3, 4))
+"""
+
+
+def test_channels_of_a_convolution_that_gives_the_logits_stay(tmp_path, monkeypatch):
+    (tmp_path / "heads.py").write_text(CONVOLUTIONAL_HEAD)
+    monkeypatch.setitem(ARCHITECTURES.targets, "convolutional-head", f"{tmp_path / 'heads.py'}:Net")
+    card = replace(load_model("conv3d").card, arch="convolutional-head", options={})
+    slim = prune_channels(new_classifier(card), 0.5)
+    assert slim.network.body[0].out_channels == 8
+    assert slim(CLIPS).shape == (3, len(card.classes))
 
 
 def test_a_graph_answers_as_torch_does_and_has_the_gradient_of_its_twin(tmp_path):
