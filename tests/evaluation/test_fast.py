@@ -9,6 +9,8 @@ import robustvid as rv
 from robustvid.errors import RobustvidError
 from robustvid.evaluation import fast, verdict
 from robustvid.evaluation.fast import fastest, in_bf16
+from robustvid.evaluation.probe import Probe
+from robustvid.evaluation.verdict import load_clip
 from robustvid.models.classifier import VideoClassifier
 from robustvid.testing import TinyVideoNet
 
@@ -98,6 +100,38 @@ def test_clips_that_only_the_twin_takes_for_broken_are_attacked_again(tiny_model
     exact = {(row.sample, row.eps_frame): row.margin for row in plain.rows if row.robust}
     assert all(exact[row.sample, row.eps_frame] == row.margin for row in again.rows if row.robust)
     assert again.summary()["cost"]["forwards"] > plain.summary()["cost"]["forwards"]
+
+
+class Counted(TinyVideoNet):
+    """Counts calls, its own and those of its twins."""
+
+    asked = 0
+
+    def forward(self, clips):
+        type(self).asked += 1
+        return super().forward(clips)
+
+
+@pytest.mark.parametrize(("precision", "calls"), [("exact", 1), ("fast", 2), ("bf16", 3)])
+def test_a_slow_model_is_asked_once_before_it_is_chosen(tiny_model, fake_videos, monkeypatch, precision, calls):
+    monkeypatch.setattr(fast, "_ENOUGH", 0.0)
+    model = classifier(Counted(4, seed=0), tiny_model)
+    judge = verdict.Judge(Probe(model, 8), torch.device("cpu"), seed=0, batch_size=8)
+    clips = [load_clip(fake_videos, index, model.card.clip) for index in range(3)]
+    Counted.asked = 0
+    facts = judge.settle(clips, precision)
+    assert Counted.asked == calls
+    assert bool(facts) == (precision != "exact")
+
+
+def test_a_model_without_gradient_is_not_asked_for_one_in_bfloat16(tiny_model):
+    class Detached(TinyVideoNet):
+        def forward(self, clips):
+            return super().forward(clips.detach()).detach()
+
+    choice = fastest(classifier(Detached(4, seed=0), tiny_model), CLIPS)
+    assert choice.answer.grad is None
+    assert in_bf16(choice, CLIPS).facts["not_bf16"] == "there is no gradient to climb"
 
 
 @pytest.fixture
