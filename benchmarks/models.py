@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +35,20 @@ class Noise:
     def sample(self, index: int, clip: rv.ClipSpec) -> rv.Sample:  # noqa: ARG002  one clip of each
         """Return one clip."""
         return rv.Sample(str(index), self.frames[index], self.labels[index])
+
+
+class Some:
+    """Some videos of a dataset, in the order given."""
+
+    def __init__(self, data: rv.VideoDataset, places: Sequence[int]) -> None:
+        self.name, self.split, self.classes, self.data, self.places = data.name, data.split, data.classes, data, places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def sample(self, index: int, clip: rv.ClipSpec) -> rv.Sample:
+        """Return one clip."""
+        return self.data.sample(self.places[index], clip)
 
 
 def _smooth(seed: int, clip: rv.ClipSpec) -> Tensor:

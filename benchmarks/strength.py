@@ -8,6 +8,11 @@ as ``standard`` spends on one that never falls. All are given the assumption tha
 that stands at a radius stands at smaller ones. Each result is judged by the same measurement: a clip is broken if it is
 in [0, 1], in the budget and misclassified by the model itself; all attack its folded twin, which answers alike. What is
 done is kept in ``--out``; the same command goes on.
+
+    python -m benchmarks.strength --model conv3d --threat l2 --radius 2 --seeds 4
+
+How much of a difference of a clip or two is luck: attacks begin at random points, so that a clip falls with one seed
+and stands with another. Every clip is attacked at one radius alone, once for every seed.
 """
 
 from __future__ import annotations
@@ -15,15 +20,19 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from statistics import fmean
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 import robustvid as rv
+from benchmarks.models import Some
 from benchmarks.peers import Round, contestants
 from robustvid.contracts import frozen, in_lanes
 from robustvid.evaluation.machine import full_float32, keep_freed_memory, pick_device
@@ -33,6 +42,7 @@ from robustvid.evaluation.results import wilson
 from robustvid.evaluation.sweep import choose_clips
 from robustvid.models.fold import fold
 
+Found = TypeVar("Found")
 RADII: dict[str, list[Any]] = {"linf": [Fraction(n, 255) for n in (2, 4, 8, 12)], "l2": [0.5, 1.0, 2.0, 4.0]}
 BATCH = 16  # an eighth faster than 64 on a CPU, whose caches it fits
 
@@ -83,7 +93,7 @@ class Contest(NamedTuple):
         return logits.argmax(1) == self.labels
 
 
-def stands_at(contest: Contest, rounds: Sequence[Round]) -> list[int]:
+def stands_at(contest: Contest, *, rounds: Sequence[Round]) -> list[int]:
     """Return for each clip at how many of the radii it stands; -1 where the clean clip is wrong."""
     stands = torch.where(contest.right(contest.clips), 0, -1)
     undecided = (stands == 0).nonzero().flatten()
@@ -96,9 +106,12 @@ def stands_at(contest: Contest, rounds: Sequence[Round]) -> list[int]:
     return stands.tolist()
 
 
-def broken(contest: Contest, budget: rv.Budget, rounds: Sequence[Round]) -> Tensor:
-    """Run the rounds in turn, again and again, on the clips still standing, until the passes are spent."""
-    fallen, spent, number = torch.zeros_like(contest.labels, dtype=torch.bool), 0.0, 0
+def broken(contest: Contest, budget: rv.Budget, rounds: Sequence[Round], first: int = 0) -> Tensor:
+    """Run the rounds in turn, again and again, on the clips still standing, until the passes are spent.
+
+    The rounds are numbered from ``first`` on, a multiple of how many there are, and a number is a seed.
+    """
+    fallen, spent, number = torch.zeros_like(contest.labels, dtype=torch.bool), 0.0, first
     eps = float(budget.frame if contest.norm == "linf" else budget.clip)  # type: ignore[arg-type]
     while spent < contest.passes and not bool(fallen.all()):
         left = (~fallen).nonzero().flatten()
@@ -110,6 +123,24 @@ def broken(contest: Contest, budget: rv.Budget, rounds: Sequence[Round]) -> Tens
         fallen[left] = ~part.right((part.clips + delta).clamp(0, 1))
         number += 1
     return fallen
+
+
+def standing(contest: Contest, *, radius: Fraction, rounds: Sequence[Round], seed: int) -> int:
+    """Return how many clips stand at one radius when the rounds are numbered apart from those of other seeds."""
+    budget, places = budget_of(contest.norm, radius), torch.arange(len(contest.clips))
+    first = 1000 * seed * len(rounds)
+    fallen = [broken(contest.select(part), budget, rounds, first) for part in places.split(BATCH)]
+    return int((contest.right(contest.clips) & ~torch.cat(fallen)).sum())
+
+
+def ours_standing(contest: Contest, *, radius: Fraction, seed: int, data: rv.VideoDataset) -> int:
+    """Return the same of ``standard``, from a run that is not kept."""
+    with TemporaryDirectory() as folder:
+        budgets = [budget_of(contest.norm, radius)]
+        results = rv.evaluate(
+            contest.model, data, rv.load_battery("standard"), budgets, out=folder, seed=seed, audit=0, keep=0
+        )
+        return int(results.curve()["correct"].iloc[-1])
 
 
 def ours(model: rv.VideoClassifier, norm: str, count: int, out: Path) -> list[int]:
@@ -136,39 +167,65 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50, help="of every gradient attack of the peers")
     parser.add_argument("--targets", type=int, default=5, help="of the peers' targeted attacks")
     parser.add_argument("--passes", type=int, help="of a peer, for a clip and radius  [default: those of standard]")
+    parser.add_argument("--radius", type=Fraction, help="the only one, for --seeds")
+    parser.add_argument("--seeds", type=int, default=4, help="so many, at --radius")
+    parser.add_argument("--only", nargs="+", default=[], help="of the peers, by their first word")
     parser.add_argument("--out", type=Path, default=Path("strength"))
     given = parser.parse_args()
     keep_freed_memory()
     device = pick_device(None)
     model = rv.load_model(given.model).to(device)
     rounds_of = contestants(given.threat, given.steps, given.targets)
+    if given.only:
+        rounds_of = {name: rounds for name, rounds in rounds_of.items() if _short(name) in given.only}
     out = given.out / f"{model.card.name}-{given.threat}-{given.clips}"
     out.mkdir(parents=True, exist_ok=True)
     clips, labels = (tensor.to(device) for tensor in load(model, given.clips, given.skip))
     with frozen(model), full_float32():
         passes = given.passes or price(model, clips[: lanes_on(device)], given.threat)
+    contest = Contest(Probe(fold(model), lanes_on(device)), model, clips, labels, given.threat, passes)
+    title = f"{model.card.name}, {len(clips)} clips, {passes} passes a clip and radius"
+    if given.radius:
+        print(f"{title}: how many stand at {given.threat} {given.radius} with each seed")
+        data = rv.load_data("motion10")
+        some = Some(data, choose_clips(len(data), given.clips, seed=0)[given.skip :])
+        measures = {"robustvid standard": partial(ours_standing, data=some)}
+        measures |= {name: partial(standing, rounds=rounds) for name, rounds in rounds_of.items()}
+        for name, measure in measures.items():
+            left = []
+            for seed in range(given.seeds):
+                folder = out / f"at-{float(given.radius):.4f}-seed-{seed}"
+                left.append(kept(folder, name, contest, partial(measure, radius=given.radius, seed=seed)))
+            print(f"| {name} | {', '.join(map(str, left))} | {fmean(left):.1f} |", flush=True)
+        return
     stands = {"robustvid standard": ours(model, given.threat, given.clips, out)[given.skip :]}
     for name, rounds in rounds_of.items():
-        contest = Contest(Probe(fold(model), lanes_on(device)), model, clips, labels, given.threat, passes)
-        with full_float32():
-            stands[name] = kept(out / f"from-{given.skip}", name, contest, rounds)
-    print(table(stands, given.threat, f"{model.card.name}, {len(clips)} clips, {passes} passes a clip and radius"))
+        stands[name] = kept(out / f"from-{given.skip}", name, contest, partial(stands_at, rounds=rounds))
+    print(table(stands, given.threat, title))
 
 
-def kept(out: Path, name: str, contest: Contest, rounds: Sequence[Round]) -> list[int]:
-    """Return :func:`stands_at` of one library, from ``out`` where it has been measured before."""
-    path = out / f"{name.split(maxsplit=1)[0]}-{contest.passes}.json"
+def kept(out: Path, name: str, contest: Contest, measure: Callable[[Contest], Found]) -> Found:
+    """Return what is measured of one library, from ``out`` where it has been measured before."""
+    path = out / f"{_short(name)}-{contest.passes}.json"
     if not path.is_file():
         out.mkdir(exist_ok=True)
-        begin = time.perf_counter()
-        with frozen(contest.probe):  # the wrapper too: torchattacks brings back the mode that the wrapper was in
-            stands = stands_at(contest, rounds)
+        begin, probe = time.perf_counter(), contest.probe
+        probe.forwards = probe.backwards = 0
+        with (
+            full_float32(),
+            frozen(probe),
+        ):  # the wrapper too: torchattacks brings back the mode that the wrapper was in
+            stands = measure(contest)
         seconds = round(time.perf_counter() - begin)
-        cost = {"forwards": contest.probe.forwards, "backwards": contest.probe.backwards, "seconds": seconds}
+        cost = {"forwards": probe.forwards, "backwards": probe.backwards, "seconds": seconds}
         path.write_text(json.dumps({"stands": stands} | cost))
         print(f"{name}: {cost}", flush=True)
-    found: list[int] = json.loads(path.read_text())["stands"]
+    found: Found = json.loads(path.read_text())["stands"]
     return found
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("robustvid ").split(maxsplit=1)[0]
 
 
 def table(stands: dict[str, list[int]], norm: str, title: str) -> str:

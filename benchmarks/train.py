@@ -19,25 +19,12 @@ import torch
 import torch.nn.functional as F
 
 import robustvid as rv
+from benchmarks.models import Some
 from robustvid.contracts import VideoDataset
 from robustvid.data.batches import Videos, load_videos, training_batches
 from robustvid.training import loop
 
 EPS, STEPS, BATCH = 8 / 255, 5, 32
-
-
-class Some:
-    """The first clips of a dataset."""
-
-    def __init__(self, data: VideoDataset, count: int) -> None:
-        self.name, self.split, self.classes, self.data, self.count = data.name, data.split, data.classes, data, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def sample(self, index: int, clip: rv.ClipSpec) -> rv.Sample:
-        """Return one clip."""
-        return self.data.sample(index, clip)
 
 
 def bare(model: rv.VideoClassifier, videos: Videos, count: int, seed: int) -> float:
@@ -105,7 +92,7 @@ def main() -> None:
     loop.training_batches = lambda _, *rest, **more: training_batches(videos, *rest, **more)  # decoded for both sides
     ratios = []
     for pair in range(given.pairs):
-        plain, own = bare(model, videos, given.clips, pair), ours(model, Some(data, given.clips), pair)
+        plain, own = bare(model, videos, given.clips, pair), ours(model, Some(data, range(given.clips)), pair)
         ratios.append(own / plain)
         print(f"bare {plain:.1f} clips/s, robustvid.train {own:.1f} clips/s, ratio {ratios[-1]:.3f}", flush=True)
     print(f"median ratio {statistics.median(ratios):.3f} of {given.pairs} pairs")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import robustvid as rv
-from benchmarks.train import Some
+from benchmarks.models import Some
 from robustvid.evaluation.results import wilson
 from robustvid.models.classifier import VideoClassifier
 from robustvid.training.validation import alarms
@@ -58,7 +58,7 @@ class Bench:
     def follow(self, name: str, plan: rv.TrainingPlan, clips: int | None = None) -> VideoClassifier:
         """Return the zoo's natural conv3d trained by a plan, on the first ``clips`` training clips."""
         print(f"training {name} ...", flush=True)
-        data = self.training if clips is None else Some(self.training, clips)
+        data = self.training if clips is None else Some(self.training, range(clips))
         return rv.train(rv.load_model("conv3d"), data, plan, out=self.out / name, name=name)
 
     def score(self, model: VideoClassifier, budget: rv.Budget, attack: str = "pgd:steps=20") -> Score:
