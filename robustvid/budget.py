@@ -288,8 +288,8 @@ def _checked_radius(name: str, radius: Any, norm: str) -> Fraction | float | Ten
     if not (math.isfinite(value) and value >= 0):
         raise BudgetError(f"{name}={radius}: a radius is a finite number, 0 or more")
     if norm == "linf" and value > 1:
-        over = format_radius(Fraction(value).limit_denominator(1000) / 255)
-        raise BudgetError(f"{name}={radius} is larger than the whole pixel range [0, 1]; did you mean {over}?")
+        advice = f"; did you mean {int(value)}/255?" if value == int(value) else ""
+        raise BudgetError(f"{name}={format_radius(value)} is larger than the whole pixel range [0, 1]{advice}")
     return value
 
 

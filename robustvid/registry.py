@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import math
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -115,7 +116,7 @@ def _read_value(text: str) -> Any:
 
 
 def check_params(params: Mapping[str, Any], signature: Sequence[inspect.Parameter], target: str, where: str) -> None:
-    """Refuse parameters that a function does not take, or that are of another type than its default.
+    """Refuse parameters that a function does not take, that are of another type than its default, or not finite.
 
     Args:
         params: what was given.
@@ -134,7 +135,14 @@ def check_params(params: Mapping[str, Any], signature: Sequence[inspect.Paramete
             raise CardError(f"{where}: no parameter {key!r}.{did_you_mean(key, known)} {target} takes: {knobs}.")
         default = known[key].default if key in known else None
         if not _fits(value, default):
-            raise CardError(f"{where}: {key} = {value!r}, but {target} wants a {type(default).__name__}")
+            raise CardError(f"{where}: {key} = {value!r}, but {target} wants {a_type(type(default))}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise CardError(f"{where}: {key} = {value}; a number that is not finite means nothing here")
+
+
+def a_type(kind: type) -> str:
+    """Return a type in words: ``"an int"``, ``"a str"``."""
+    return f"{'an' if kind.__name__[0] in 'aeiou' else 'a'} {kind.__name__}"
 
 
 def _fits(value: Any, default: Any) -> bool:

@@ -189,6 +189,7 @@ def test_describe(budget, words):
         ({"norm": "l3", "frame": 1}, "no norm 'l3'"),
         ({"norm": "linf", "clip": 0.1}, "same set"),
         ({"norm": "linf", "frame": 8}, "did you mean 8/255"),
+        ({"norm": "linf", "frame": "300/255"}, r"frame=300/255 is larger than the whole pixel range \[0, 1\]$"),
         ({"norm": "linf", "frame": "8/0"}, "not a radius"),
         ({"norm": "l2"}, "needs a radius"),
         ({"norm": "l2", "frame": -1}, "0 or more"),

@@ -19,7 +19,7 @@ from robustvid.attacks.peers import LibraryAttack
 from robustvid.budget import Budget
 from robustvid.contracts import check_clips, check_labels, frozen
 from robustvid.errors import AttackError, CardError, UnknownNameError
-from robustvid.registry import check_params, did_you_mean, load_object, shipped_folder, source_of, split_params
+from robustvid.registry import a_type, check_params, did_you_mean, load_object, shipped_folder, source_of, split_params
 
 _INPUTS = 5  # model, clips, labels, budget, seeds
 _CARD_KEYS = {"title": str, "paper": str, "access": str, "version": int, "attack": str, "params": dict}
@@ -122,12 +122,22 @@ def load_attack(name_or_path: str, **params: Any) -> Attack:
     elif (function := _from_library(name)) is not None:
         attack = Attack(name, function, name, title=inspect.getdoc(function) or "")
     elif ":" in name:
-        attack = _from_function(load_object(name), name)
+        attack = _from_function(_load_own(name), name)
     else:
         raise UnknownNameError(
             f"no attack named {name!r}.{did_you_mean(name, list_cards())} There are: {', '.join(list_cards())}."
         )
     return _with_params(attack, inline | params)
+
+
+def _load_own(target: str) -> Any:
+    try:
+        return load_object(target)
+    except UnknownNameError as error:
+        card = target.partition(":")[0]
+        if _card_path(card) is None:
+            raise
+        raise UnknownNameError(f"{error} For the card {card} write settings as {card}:name=value,name=value.") from None
 
 
 def load_battery(name_or_path: str) -> Battery:
@@ -196,7 +206,7 @@ def _check_keys(path: Path, table: Mapping[str, Any], wanted: Mapping[str, type]
         if key not in table and key not in optional:
             raise CardError(f"{path}: the key {key!r} is missing")
         if key in table and not isinstance(table[key], kind):
-            raise CardError(f"{path}: {key} is {table[key]!r}; a {kind.__name__} is wanted")
+            raise CardError(f"{path}: {key} is {table[key]!r}; {a_type(kind)} is wanted")
 
 
 def _read_card(path: Path) -> Attack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from robustvid.registry import did_you_mean
 MIXES = ("average", "max", "random")
 SCHEDULES = ("constant", "curriculum", "reverse", "adaptive")
 PRECISIONS = ("fp32", "bf16", "fp16")
+_LEAST = {"epochs": 1, "batch_size": 1, "accumulate": 1, "holdout": 0, "weight_decay": 0, "awp": 0}
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,11 @@ class TrainingPlan:
             if value not in known:
                 hint = did_you_mean(str(value), known)
                 raise CardError(f"{name}={value!r} is none of {', '.join(known)}.{hint}")
-        for name, low in (("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("holdout", 0), ("awp", 0)):
-            if getattr(self, name) < low:
-                raise CardError(f"{name}={getattr(self, name)}: give at least {low}")
+        for name, low in _LEAST.items():
+            if not low <= getattr(self, name) < math.inf:
+                raise CardError(f"{name}={getattr(self, name)}: give a finite number of at least {low}")
+        if not 0 < self.lr < math.inf:
+            raise CardError(f"lr={self.lr}: give a finite number above 0")
         if not 0 <= self.ema < 1:
             raise CardError(f"ema={self.ema}: give a decay of at least 0 and below 1")
         if self.awp and self.accumulate > 1:

@@ -168,7 +168,7 @@ def test_refused_attacks_say_why():
         ("torchattacks:APGD:norm=L2", CardError, "norm comes from the budget"),
         ("torchattacks:FAB:seed=3", CardError, "seed is set by robustvid"),
         ("torchattacks:PGD:alpha=much", CardError, r"'much' is not a step: write 0.01, 2/255, or 0.1\*eps"),
-        ("torchattacks:PGD:steps=many", CardError, "wants a int"),
+        ("torchattacks:PGD:steps=many", CardError, "wants an int"),
     ],
 )
 def test_mistakes_in_the_name_are_named(name, error, message):

@@ -42,10 +42,11 @@ def test_the_key_follows_what_could_change_a_result():
     [
         (GOOD + "step = 3", "unknown key 'step'"),
         (GOOD + "[params]\nstep = 3", "no parameter 'step'. Did you mean 'steps'.*pgd takes: steps"),
-        (GOOD + '[params]\nsteps = "many"', "wants a int"),
-        (GOOD + "[params]\nsteps = true", "wants a int"),
+        (GOOD + '[params]\nsteps = "many"', "wants an int"),
+        (GOOD + "[params]\nsteps = true", "wants an int"),
+        (GOOD + "[params]\nstep_size = nan", "step_size = nan; a number that is not finite"),
         ('title = "t"\nattack = "pgd"', "'version' is missing"),
-        (GOOD.replace("= 1", '= "1"'), "a int is wanted"),
+        (GOOD.replace("= 1", '= "1"'), "an int is wanted"),
         ("title = ", "is not TOML"),
         (GOOD + 'cards = ["fgsm@1"]', "is a battery"),
     ],
@@ -75,6 +76,8 @@ def test_a_bad_battery_is_refused_in_words(text, message):
         ("pdg", "Did you mean 'pgd'"),
         ("none.toml", "no card file"),
         ("no_such_module:attack", "no module named"),
+        ("pgd:steps", "write settings as pgd:name=value,name=value"),
+        ("pgd:steps=5:restarts=2", "write settings as pgd:name=value,name=value"),
         ("robustvid.attacks.pgd:pdg", "Did you mean 'pgd'"),
     ],
 )

@@ -242,6 +242,11 @@ def test_a_loss_that_explodes_keeps_the_best(monkeypatch, tmp_path):
         ({"awp": 0.01, "accumulate": 2}, CardError, "accumulate=1"),
         ({"schedule": "adaptive", "holdout": 0}, CardError, "held-out"),
         ({"ema": 1.0}, CardError, "below 1"),
+        ({"ema": float("nan")}, CardError, "below 1"),
+        ({"lr": float("nan")}, CardError, "lr=nan: give a finite number above 0"),
+        ({"lr": 0.0}, CardError, "lr=0.0: give a finite number above 0"),
+        ({"weight_decay": float("inf")}, CardError, "weight_decay=inf: give a finite number of at least 0"),
+        ({"awp": float("nan")}, CardError, "awp=nan: give a finite number of at least 0"),
     ],
 )
 def test_plans_that_mean_nothing_are_refused(change, error, words):

@@ -137,9 +137,10 @@ def test_free_survives_a_last_short_batch_and_counts_its_replays():
         ("pdg", UnknownNameError, "Did you mean 'pgd'"),
         ("pgd:step=3", CardError, "Did you mean 'steps'"),
         ("pgd:steps=0", CardError, "at least 1"),
-        ("pgd:steps=2.5", CardError, "pgd wants a int"),
+        ("pgd:steps=2.5", CardError, "pgd wants an int"),
         ("free:replays=1", CardError, "at least 2"),
         ("trades:beta=-1", CardError, "give 0 or more"),
+        ("trades:beta=inf", CardError, "not finite"),
         ("natural:steps=3", CardError, "natural takes: no parameters"),
     ],
 )
