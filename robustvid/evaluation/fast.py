@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ AGREEMENT = 1e-4  # largest difference of logits that counts as the same, relati
 BF16_AGREEMENT = 0.02  # the same where they are computed in bfloat16
 _LIKENESS = 0.5  # smallest cosine of the gradients of a clip: garbage has 0
 _AS_GIVEN, _FOLDED, _BF16 = "as given", "folded, channels last", "bfloat16"
-_ROUNDS, _ENOUGH = 3, 2.0  # rounds, or seconds: a model that takes longer is measured well enough in one
+_ROUNDS, _ENOUGH = 9, 2.0  # rounds, or seconds: a model that takes longer is measured well enough in one
 _SLOWER = 1.25  # far enough from 1 that noise does not decide, and a run can be repeated bit for bit
 
 
@@ -84,8 +85,7 @@ def fastest(model: nn.Module, clips: Tensor, given: Answer | None = None) -> Cho
     facts: dict[str, Any] = {"difference": _difference(given, folded)}
     if not facts["difference"] <= AGREEMENT:  # written so that NaN is refused too
         return Choice(model, {"path": _AS_GIVEN, "why": "folded it answers otherwise"}, given)
-    folded, given = _faster_of_rounds(twin, folded, model, given, clips)
-    facts["time"] = round(folded.seconds / given.seconds, 3)
+    facts["time"] = round(_times_as_long(twin, folded, model, given, clips), 3)
     if facts["time"] > _SLOWER:
         return Choice(model, {"path": _AS_GIVEN, "why": "folded it is slower"} | facts, given)
     return Choice(twin, {"path": _FOLDED} | facts, folded)
@@ -133,8 +133,7 @@ def in_bf16(choice: Choice, clips: Tensor) -> Choice:
     elif not likeness >= _LIKENESS:
         why = f"its gradient is another, with a cosine of {likeness:.2f}"
     else:
-        answer, other = _faster_of_rounds(lower, answer, choice.model, choice.answer, clips)
-        facts["time"] = round(answer.seconds / other.seconds, 3)
+        facts["time"] = round(_times_as_long(lower, answer, choice.model, choice.answer, clips), 3)
         if facts["time"] > _SLOWER:
             why = f"it takes {facts['time']:g} times as long"
     return Choice(lower, facts, answer) if why is None else choice._replace(facts=choice.facts | {"not_bf16": why})
@@ -145,18 +144,15 @@ def _difference(one: Answer, other: Answer) -> float:
     return float(((one.logits - other.logits).abs().amax(1) / spread(one.logits)).max())
 
 
-def _faster_of_rounds(
-    model: nn.Module, own: Answer, other_model: nn.Module, other: Answer, clips: Tensor
-) -> tuple[Answer, Answer]:
-    """Ask both again and again, in turn, and return the answers with the least time each took.
+def _times_as_long(model: nn.Module, own: Answer, other_model: nn.Module, other: Answer, clips: Tensor) -> float:
+    """Ask both again and again, in turn, and return how many times as long the first takes, the median of the rounds.
 
     On a CPU what they took before is the first round; a GPU loads its kernels then, and it counts for nothing.
     """
     rounds = [(own.seconds, other.seconds)] if clips.device.type == "cpu" else []
     while len(rounds) < _ROUNDS and sum(map(sum, rounds)) < _ENOUGH:
         rounds.append((ask(model, clips).seconds, ask(other_model, clips).seconds))
-    owns, others = zip(*rounds, strict=True)
-    return own._replace(seconds=min(owns)), other._replace(seconds=min(others))
+    return median(mine / others for mine, others in rounds)
 
 
 def spread(logits: Tensor) -> Tensor:
