@@ -57,8 +57,16 @@ class ClipSpec:
 
     @classmethod
     def read(cls, facts: Mapping[str, Any]) -> ClipSpec:
-        """Return the clip that ``facts`` tells of."""
-        return cls(**{**facts, "size": tuple(facts["size"])})
+        """Return the clip that ``facts`` tells of.
+
+        Raises:
+            KeyError, TypeError, ValueError: they tell of none.
+        """
+        clip = cls(**{**facts, "size": tuple(facts["size"])})
+        numbers = (clip.frames, clip.views, clip.crops, *clip.size)
+        if len(clip.size) != 2 or not all(type(number) is int and number > 0 for number in numbers):
+            raise ValueError(f"{dict(facts)} is no clip")
+        return clip
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,28 @@ def note_environment(path: Path, device: torch.device, command: Sequence[str] | 
     write_json(path, before)
 
 
+def read_environment(path: Path) -> dict[str, Any]:
+    """Return what was noted of the machine and the command; empty when nothing was.
+
+    Raises:
+        RunError: the note is damaged.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not isinstance(found, dict):
+            raise TypeError(f"it holds a {type(found).__name__}")
+        if found and not isinstance(found.get("versions"), dict):
+            raise TypeError(f"versions is {found.get('versions')!r}")
+        command = found.get("command")
+        if command is not None and not (isinstance(command, list) and all(isinstance(word, str) for word in command)):
+            raise TypeError(f"command is {command!r}")
+        if started := found.get("started"):
+            datetime.fromisoformat(started)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise RunError(f"{path} is damaged: {error}") from None
+    return found
+
+
 def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees, where the C library is glibc; elsewhere do nothing.
 

@@ -86,18 +86,28 @@ class Plan:
 
 
 def read_plan(spec: Mapping[str, Any]) -> Plan:
-    """Return the plan that a spec records."""
+    """Return the plan that a spec records.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: it records none.
+    """
     budgets = [read_budget(table) for table in spec["budgets"]]
-    groups = tuple(
-        tuple(AttackName(attack["name"], attack["key"], attack.get("access", "")) for attack in group)
-        for group in spec["attacks"]
-    )
+    groups = tuple(tuple(map(_read_name, group)) for group in spec["attacks"])
+    if not groups or not all(groups):
+        raise ValueError("a group without attacks")
     return Plan(
         tuple(group_threats(budgets)),
         groups,
         spec["strategy"],
         ClipSpec.read(spec["model"]["clip"]),
     )
+
+
+def _read_name(table: Mapping[str, Any]) -> AttackName:
+    name = AttackName(table["name"], table["key"], table.get("access", ""))
+    if not all(isinstance(text, str) for text in name):
+        raise TypeError(f"{tuple(name)} names no attack")
+    return name
 
 
 def read_budget(table: Mapping[str, Any]) -> Budget:

@@ -18,9 +18,10 @@ from robustvid.errors import RunError, UnknownNameError
 from robustvid.evaluation.audit import audit_results, audit_skipping
 from robustvid.evaluation.evidence import Evidence, read_clips
 from robustvid.evaluation.journal import Row, read_rows
+from robustvid.evaluation.machine import read_environment
 from robustvid.evaluation.plan import Pair, Plan, by_clip, clean_row, read_plan
 from robustvid.evaluation.search import Hunt
-from robustvid.evaluation.spec import read_spec, spec_key
+from robustvid.evaluation.spec import check_types, read_spec, spec_key
 from robustvid.evaluation.threats import Threat, cell_text
 from robustvid.registry import did_you_mean
 
@@ -64,10 +65,11 @@ class Results:
         self.folder = Path(folder)
         self.spec: dict[str, Any] = read_spec(self.folder, kind="attack")
         try:
+            check_types(self.spec)
             self.plan: Plan = read_plan(self.spec)
             self._chance = 1 / len(self.spec["model"]["classes"])
             self._wanted = int(self.spec["data"]["clips"])
-            _ = [self.spec[part]["name"] for part in ("model", "data")], self.surrogate
+            _ = self.surrogate
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError) as error:
             raise RunError(f"{self.folder / 'spec.json'} is damaged: {error!r}") from None
         self.rows: list[Row] = list(read_rows(self.folder / "rows.jsonl"))
@@ -254,14 +256,7 @@ class Results:
         Raises:
             RunError: the note is damaged.
         """
-        path = self.folder / "environment.json"
-        try:
-            found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path} is damaged: {error}") from None
-        if not isinstance(found, dict):
-            raise RunError(f"{path} is damaged: it holds a {type(found).__name__}")
-        return found
+        return read_environment(self.folder / "environment.json")
 
     @property
     def cost(self) -> dict[str, float]:

@@ -7,6 +7,8 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,14 @@ from robustvid.errors import RunError
 from robustvid.evaluation.cards import Attack
 from robustvid.evaluation.threats import Threat, cell_text
 from robustvid.models.classifier import VideoClassifier, weights_digest
-from robustvid.registry import source_of
+from robustvid.registry import a_type, source_of
 
 SCHEMA = 1
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(("data.name", "data.split", "strategy"), str),
+    **dict.fromkeys(("data.clips", "data.videos", "seed"), int),
+    **dict.fromkeys(("model.classes", "attacks", "budgets"), list),
+}
 
 
 def make_spec(  # noqa: PLR0917  one argument for each part of a run
@@ -135,6 +142,20 @@ def read_spec(folder: Path, kind: str | None = None) -> dict[str, Any]:
     if kind not in {None, found}:
         raise RunError(f"{folder} is the folder of a run of kind {found}; one of kind {kind} is wanted")
     return spec
+
+
+def check_types(spec: Mapping[str, Any]) -> None:
+    """Refuse the spec of an attack whose values are not of the types that its readers count on.
+
+    Raises:
+        KeyError, TypeError: names the value.
+    """
+    names = ("model",) if "surrogate" not in spec else ("model", "surrogate")
+    models = {f"{model}.{name}": str for model in names for name in ("name", "arch", "weights")}
+    for path, kind in (_TYPES | models).items():
+        value = reduce(getitem, path.split("."), spec)
+        if type(value) is not kind:
+            raise TypeError(f"{path} is {value!r}; {a_type(kind)} is wanted")
 
 
 def write_json(path: Path, value: Any) -> None:

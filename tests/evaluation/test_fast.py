@@ -171,14 +171,15 @@ def test_verdicts_on_attacks_in_bfloat16_are_the_models_own(tiny_model, fake_vid
 
 
 @pytest.mark.usefixtures("patient")
-def test_attacks_that_compare_logits_are_not_given_bfloat16(tiny_model, fake_videos):
+def test_attacks_that_compare_logits_are_not_given_bfloat16(tiny_model, fake_videos, monkeypatch):
+    monkeypatch.setattr(fast, "_ROUNDS", 1)
     asked = {}
     for attack in ("square:queries=20", "pgd:steps=5"):
         Lowered.asked = 0
         model = classifier(Lowered(4, seed=0), tiny_model)
         rv.evaluate(model, fake_videos, attack, BUDGETS, precision="bf16", out=attack.partition(":")[0])
         asked[attack] = Lowered.asked
-    begin = 3 + 3 + 1  # rounds that time it, those that choose the number of threads, the look at zero gradients
+    begin = 1 + 3 + 1  # the round that times it, those that choose the number of threads, the look at zero gradients
     assert asked["square:queries=20"] <= begin
     assert asked["pgd:steps=5"] > begin + 5
 

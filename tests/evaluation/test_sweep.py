@@ -2,6 +2,7 @@
 
 import functools
 import json
+import operator
 from pathlib import Path
 
 import pytest
@@ -354,6 +355,43 @@ def test_damage_to_derived_files_is_one_clear_error(tiny_model, fake_videos):
         with pytest.raises(RunError, match="is damaged"):
             rv.Results("run")
     assert results.complete
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("model", "name"), 3),
+        (("model", "weights"), None),
+        (("model", "clip", "frames"), None),
+        (("model", "clip", "frames"), "8"),
+        (("model", "clip", "size"), [16]),
+        (("model", "clip", "size"), [16, -16]),
+        (("model", "clip", "size"), [16, None]),
+        (("data", "clips"), True),
+        (("data", "split"), []),
+        (("attacks", 0), []),
+        (("attacks", 0, 0, "name"), -1),
+        (("attacks", 0, 0, "key"), {}),
+        (("strategy",), 1),
+    ],
+)
+def test_a_spec_whose_values_are_of_another_type_is_one_clear_error(tiny_model, fake_videos, path, value):
+    rv.evaluate(tiny_model, fake_videos, "fgsm", LINF, out="run")
+    spec = json.loads(Path("run/spec.json").read_text())
+    *above, last = path
+    functools.reduce(operator.getitem, above, spec)[last] = value
+    Path("run/spec.json").write_text(json.dumps(spec))
+    with pytest.raises(RunError, match=r"spec\.json is damaged"):
+        rv.Results("run")
+
+
+@pytest.mark.parametrize("change", [{"versions": "x"}, {"command": True}, {"command": [1]}, {"started": "soon"}])
+def test_a_note_of_the_machine_that_nobody_can_show_is_one_clear_error(tiny_model, fake_videos, change):
+    rv.evaluate(tiny_model, fake_videos, "fgsm", LINF, out="run")
+    path = Path("run/environment.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(RunError, match=r"environment\.json is damaged"):
+        _ = rv.Results("run").environment
 
 
 def test_a_model_with_another_number_of_logits_is_refused(tiny_model, fake_videos):
