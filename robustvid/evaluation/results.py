@@ -21,7 +21,7 @@ from robustvid.evaluation.journal import Row, read_rows
 from robustvid.evaluation.machine import read_environment
 from robustvid.evaluation.plan import Pair, Plan, by_clip, clean_row, read_plan
 from robustvid.evaluation.search import Hunt
-from robustvid.evaluation.spec import check_types, read_spec, spec_key
+from robustvid.evaluation.spec import read_spec, spec_key
 from robustvid.evaluation.threats import Threat, cell_text
 from robustvid.registry import did_you_mean
 
@@ -65,7 +65,6 @@ class Results:
         self.folder = Path(folder)
         self.spec: dict[str, Any] = read_spec(self.folder, kind="attack")
         try:
-            check_types(self.spec)
             self.plan: Plan = read_plan(self.spec)
             self._chance = 1 / len(self.spec["model"]["classes"])
             self._wanted = int(self.spec["data"]["clips"])

@@ -23,10 +23,13 @@ from robustvid.models.classifier import VideoClassifier, weights_digest
 from robustvid.registry import a_type, source_of
 
 SCHEMA = 1
-_TYPES: dict[str, type] = {
-    **dict.fromkeys(("data.name", "data.split", "strategy"), str),
-    **dict.fromkeys(("data.clips", "data.videos", "seed"), int),
-    **dict.fromkeys(("model.classes", "attacks", "budgets"), list),
+_TYPES: dict[str, dict[str, type]] = {  # by kind; what readers count on
+    "attack": {
+        **dict.fromkeys(("data.name", "data.split", "strategy"), str),
+        **dict.fromkeys(("data.clips", "data.videos", "seed"), int),
+        **dict.fromkeys(("model.classes", "attacks", "budgets"), list),
+    },
+    "training": {"data.name": str, "data.split": str, "plan": dict, "plan.epochs": int, "plan.seed": int},
 }
 
 
@@ -128,7 +131,8 @@ def read_spec(folder: Path, kind: str | None = None) -> dict[str, Any]:
         kind: what it has to be of, ``"attack"`` or ``"training"``; None for either.
 
     Raises:
-        RunError: there is none, it is not readable, or it is of the other kind.
+        RunError: there is none, it is not readable, it is of the other kind, or a value is of another type than its
+            readers count on.
     """
     try:
         spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
@@ -139,23 +143,22 @@ def read_spec(folder: Path, kind: str | None = None) -> dict[str, Any]:
     if not isinstance(spec, dict) or spec.get("schema") != SCHEMA:
         raise RunError(f"{folder / 'spec.json'} is not a spec of schema {SCHEMA}")
     found = spec.get("kind", "attack")
-    if kind not in {None, found}:
+    if kind is not None and found != kind:
         raise RunError(f"{folder} is the folder of a run of kind {found}; one of kind {kind} is wanted")
+    try:
+        _check_types(spec, str(found))
+    except (KeyError, TypeError, IndexError) as error:
+        raise RunError(f"{folder / 'spec.json'} is damaged: {error!r}") from None
     return spec
 
 
-def check_types(spec: Mapping[str, Any]) -> None:
-    """Refuse the spec of an attack whose values are not of the types that its readers count on.
-
-    Raises:
-        KeyError, TypeError: names the value.
-    """
-    names = ("model",) if "surrogate" not in spec else ("model", "surrogate")
-    models = {f"{model}.{name}": str for model in names for name in ("name", "arch", "weights")}
-    for path, kind in (_TYPES | models).items():
+def _check_types(spec: Mapping[str, Any], kind: str) -> None:
+    models = ("model",) if "surrogate" not in spec else ("model", "surrogate")
+    names = {f"{model}.{name}": str for model in models for name in ("name", "arch", "weights")}
+    for path, wanted in (names | _TYPES.get(kind, {})).items():
         value = reduce(getitem, path.split("."), spec)
-        if type(value) is not kind:
-            raise TypeError(f"{path} is {value!r}; {a_type(kind)} is wanted")
+        if type(value) is not wanted:
+            raise TypeError(f"{path} is {value!r}; {a_type(wanted)} is wanted")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -63,7 +63,9 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     path = folder / HISTORY_FILE
     try:
         history: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    except ValueError as error:
+        if not isinstance(history, list) or not all(isinstance(epoch, dict) for epoch in history):
+            raise ValueError("it holds no list of epochs")
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} cannot be read: {error}") from None
     return history
 

@@ -354,6 +354,9 @@ def test_damage_to_derived_files_is_one_clear_error(tiny_model, fake_videos):
         Path("run/spec.json").write_text(json.dumps(spec | {part: "x"}))
         with pytest.raises(RunError, match="is damaged"):
             rv.Results("run")
+    Path("run/spec.json").write_text(json.dumps(spec | {"kind": []}))
+    with pytest.raises(RunError, match="of kind"):
+        rv.Results("run")
     assert results.complete
 
 
