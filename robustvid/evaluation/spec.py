@@ -145,20 +145,22 @@ def read_spec(folder: Path, kind: str | None = None) -> dict[str, Any]:
     found = spec.get("kind", "attack")
     if kind is not None and found != kind:
         raise RunError(f"{folder} is the folder of a run of kind {found}; one of kind {kind} is wanted")
-    try:
-        _check_types(spec, str(found))
-    except (KeyError, TypeError, IndexError) as error:
-        raise RunError(f"{folder / 'spec.json'} is damaged: {error!r}") from None
+    if fault := _type_fault(spec, str(found)):
+        raise RunError(f"{folder / 'spec.json'} is damaged: {fault}")
     return spec
 
 
-def _check_types(spec: Mapping[str, Any], kind: str) -> None:
+def _type_fault(spec: Mapping[str, Any], kind: str) -> str | None:
     models = ("model",) if "surrogate" not in spec else ("model", "surrogate")
     names = {f"{model}.{name}": str for model in models for name in ("name", "arch", "weights")}
     for path, wanted in (names | _TYPES.get(kind, {})).items():
-        value = reduce(getitem, path.split("."), spec)
+        try:
+            value = reduce(getitem, path.split("."), spec)
+        except (KeyError, TypeError, IndexError):
+            value = None
         if type(value) is not wanted:
-            raise TypeError(f"{path} is {value!r}; {a_type(wanted)} is wanted")
+            return f"{path} is {value!r}; {a_type(wanted)} is wanted"
+    return None
 
 
 def write_json(path: Path, value: Any) -> None:

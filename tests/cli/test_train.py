@@ -158,7 +158,7 @@ def test_list_and_report_know_a_training_from_a_run():
     (folder / "spec.json").write_text(json.dumps(spec | {"plan": []}))
     told = CliRunner().invoke(main, ["list", "runs"], catch_exceptions=False)
     assert told.exit_code == 0
-    assert "spec.json is damaged" in " ".join(told.output.split())
+    assert "is damaged: plan is []" in " ".join(told.output.split())
 
 
 def test_a_model_that_could_not_be_loaded_again_is_refused_first():
