@@ -68,7 +68,6 @@ class Results:
             self.plan: Plan = read_plan(self.spec)
             self._chance = 1 / len(self.spec["model"]["classes"])
             self._wanted = int(self.spec["data"]["clips"])
-            _ = self.surrogate
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError) as error:
             raise RunError(f"{self.folder / 'spec.json'} is damaged: {error!r}") from None
         self.rows: list[Row] = list(read_rows(self.folder / "rows.jsonl"))

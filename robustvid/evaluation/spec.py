@@ -25,11 +25,11 @@ from robustvid.registry import a_type, source_of
 SCHEMA = 1
 _TYPES: dict[str, dict[str, type]] = {  # by kind; what readers count on
     "attack": {
-        **dict.fromkeys(("data.name", "data.split", "strategy"), str),
+        **dict.fromkeys(("data.name", "strategy"), str),
         **dict.fromkeys(("data.clips", "data.videos", "seed"), int),
         **dict.fromkeys(("model.classes", "attacks", "budgets"), list),
     },
-    "training": {"data.name": str, "data.split": str, "plan": dict, "plan.epochs": int, "plan.seed": int},
+    "training": {"data.name": str, "plan": dict, "plan.epochs": int, "plan.seed": int},
 }
 
 
@@ -97,8 +97,10 @@ def open_run(spec: Mapping[str, Any], out: str | Path | None, *, fresh: bool) ->
         fresh: move an earlier run in this folder out of the way instead of going on with it.
 
     Raises:
-        RunError: the folder belongs to another spec, or cannot be written.
+        RunError: the folder belongs to another spec, or cannot be written, or the spec could not be read again.
     """
+    if fault := _type_fault(spec, str(spec.get("kind", "attack"))):
+        raise RunError(f"this run could not be read again: {fault}")
     key = spec_key(spec)
     folder = Path(out) if out is not None else default_folder(spec)
     existing = folder / "spec.json"

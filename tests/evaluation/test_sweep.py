@@ -3,6 +3,7 @@
 import functools
 import json
 import operator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -371,7 +372,6 @@ def test_damage_to_derived_files_is_one_clear_error(tiny_model, fake_videos):
         (("model", "clip", "size"), [16, -16]),
         (("model", "clip", "size"), [16, None]),
         (("data", "clips"), True),
-        (("data", "split"), []),
         (("attacks", 0), []),
         (("attacks", 0, 0, "name"), -1),
         (("attacks", 0, 0, "key"), {}),
@@ -386,6 +386,13 @@ def test_a_spec_whose_values_are_of_another_type_is_one_clear_error(tiny_model, 
     Path("run/spec.json").write_text(json.dumps(spec))
     with pytest.raises(RunError, match=r"spec\.json is damaged"):
         rv.Results("run")
+
+
+def test_what_could_not_be_read_again_is_not_measured(tiny_model, fake_videos):
+    tiny_model.card = replace(tiny_model.card, name=3)
+    with pytest.raises(RunError, match=r"could not be read again: model\.name is 3; a str is wanted"):
+        rv.evaluate(tiny_model, fake_videos, "fgsm", LINF, out="run")
+    assert not Path("run").exists()
 
 
 @pytest.mark.parametrize("change", [{"versions": "x"}, {"command": True}, {"command": [1]}, {"started": "soon"}])
