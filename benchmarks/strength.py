@@ -169,15 +169,15 @@ def main() -> None:
     parser.add_argument("--passes", type=int, help="of a peer, for a clip and radius  [default: those of standard]")
     parser.add_argument("--radius", type=Fraction, help="the only one, for --seeds")
     parser.add_argument("--seeds", type=int, default=4, help="so many, at --radius")
-    parser.add_argument("--only", nargs="+", default=[], help="of the peers, by their first word")
+    peers = [_short(name) for name in contestants("linf", steps=1, targets=1)]
+    parser.add_argument("--only", nargs="+", default=peers, choices=peers, help="peers  [default: all]")
     parser.add_argument("--out", type=Path, default=Path("strength"))
     given = parser.parse_args()
     keep_freed_memory()
     device = pick_device(None)
     model = rv.load_model(given.model).to(device)
-    rounds_of = contestants(given.threat, given.steps, given.targets)
-    if given.only:
-        rounds_of = {name: rounds for name, rounds in rounds_of.items() if _short(name) in given.only}
+    known = contestants(given.threat, given.steps, given.targets)
+    rounds_of = {name: rounds for name, rounds in known.items() if _short(name) in given.only}
     out = given.out / f"{model.card.name}-{given.threat}-{given.clips}"
     out.mkdir(parents=True, exist_ok=True)
     clips, labels = (tensor.to(device) for tensor in load(model, given.clips, given.skip))
@@ -211,10 +211,8 @@ def kept(out: Path, name: str, contest: Contest, measure: Callable[[Contest], Fo
         out.mkdir(exist_ok=True)
         begin, probe = time.perf_counter(), contest.probe
         probe.forwards = probe.backwards = 0
-        with (
-            full_float32(),
-            frozen(probe),
-        ):  # the wrapper too: torchattacks brings back the mode that the wrapper was in
+        # The probe is frozen too: torchattacks brings back the mode that it was in.
+        with full_float32(), frozen(probe):
             stands = measure(contest)
         seconds = round(time.perf_counter() - begin)
         cost = {"forwards": probe.forwards, "backwards": probe.backwards, "seconds": seconds}

@@ -80,11 +80,11 @@ def note_environment(path: Path, device: torch.device, command: Sequence[str] | 
     """Write ``environment.json``, or, where a run goes on under other versions or on another device, add to it."""
     now = describe_environment(device, command)
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_environment(path)
         if all(before[key] == now[key] for key in ("versions", "device")):
             return
         before.setdefault("resumed", []).append(now)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none yet, or damaged: then this is the first
+    except (RunError, KeyError, AttributeError):  # none yet, or damaged: then this is the first
         before = now
     write_json(path, before)
 
@@ -107,7 +107,7 @@ def read_environment(path: Path) -> dict[str, Any]:
         if started := found.get("started"):
             datetime.fromisoformat(started)
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise RunError(f"{path} is damaged: {error}") from None
+        raise RunError(f"{path} is damaged: {error}; run the same attack again to have it written anew") from None
     return found
 
 

@@ -400,8 +400,9 @@ def test_a_note_of_the_machine_that_nobody_can_show_is_one_clear_error(tiny_mode
     rv.evaluate(tiny_model, fake_videos, "fgsm", LINF, out="run")
     path = Path("run/environment.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(RunError, match=r"environment\.json is damaged"):
+    with pytest.raises(RunError, match=r"environment\.json is damaged.*run the same attack again"):
         _ = rv.Results("run").environment
+    assert rv.evaluate(tiny_model, fake_videos, "fgsm", LINF, out="run").environment["versions"]
 
 
 def test_a_model_with_another_number_of_logits_is_refused(tiny_model, fake_videos):
