@@ -9,13 +9,13 @@ pixels, which is a step of PGD; one thread, best of three. Each model is first h
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Iterator
 
 import torch
 
 import robustvid as rv
+from benchmarks import command_line
 from robustvid.models.huggingface import FAMILIES, build
 from robustvid.models.torchvision import PROTOCOLS
 from robustvid.testing import check_model
@@ -50,9 +50,7 @@ def best(work: Callable[[], object], times: int = 3) -> float:
 
 def main() -> None:
     """Print a table, a line a model."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.adapters", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("adapters", __doc__)
     parser.add_argument("--no-check", action="store_true")
     parser.add_argument("--only", default="", help="Names that contain this.")
     given = parser.parse_args()

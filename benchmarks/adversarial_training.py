@@ -8,7 +8,6 @@ and ε rises linearly over the first third of the training. Not a model of the z
 
 from __future__ import annotations
 
-import argparse
 import math
 from dataclasses import replace
 from fractions import Fraction
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from rich.progress import track
 
 import robustvid as rv
+from benchmarks import command_line
 from robustvid.attacks.pgd import pgd
 from robustvid.contracts import ModelCard, frozen
 from robustvid.data.batches import load_videos, training_batches
@@ -65,7 +65,7 @@ def train(epochs: int, steps: int, batch_size: int = 32, lr: float = 5e-3, seed:
 
 def main() -> None:
     """Train and save."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.adversarial_training", description=__doc__)
+    parser = command_line("adversarial_training", __doc__)
     parser.add_argument("out", type=Path, help="checkpoint folder")
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--steps", type=int, default=3)

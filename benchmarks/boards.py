@@ -11,12 +11,12 @@ entered, and none is begun.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import robustvid as rv
+from benchmarks import command_line
 from robustvid.contracts import ModelCard
 from robustvid.evaluation.machine import keep_freed_memory
 from robustvid.evaluation.spec import write_json
@@ -127,7 +127,7 @@ def table(board: Board) -> str:
 
 def main() -> None:
     """Measure, enter, and say what does not agree."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line("boards", __doc__)
     parser.add_argument("--board", nargs="+", default=[name for name in list_boards() if name.startswith("motion10-")])
     parser.add_argument("--model", nargs="+", default=zoo())
     parser.add_argument("--runs", type=Path, default=Path("runs/boards"))

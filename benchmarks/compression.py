@@ -8,7 +8,6 @@ python -m benchmarks.compression --only rslad --ship    # makes it a model of th
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from rich.console import Console
 from scipy.stats import binomtest
 
 import robustvid as rv
+from benchmarks import command_line
 from robustvid.cli.compress import comparison_table
 from robustvid.cli.progress import sweep_progress
 from robustvid.compression.compare import Row, compare
@@ -128,7 +128,7 @@ def ship(name: str, made: Path) -> None:
 
 def main() -> None:
     """Make what is missing, and measure or ship."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line("compression", __doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs/compression"))
     parser.add_argument("--only", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     parser.add_argument("--make", action="store_true", help="make what is missing, and measure nothing")

@@ -12,7 +12,6 @@ OpenCV take part where they are installed.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
 import random
@@ -30,6 +29,7 @@ import numpy as np
 import torch
 
 import robustvid as rv
+from benchmarks import command_line
 from robustvid.data.cache import open_cache, write_cache
 from robustvid.data.decode import read_frames
 from robustvid.data.folder import FolderDataset
@@ -194,9 +194,7 @@ def watch_memory(path: Path, opens: int) -> None:
 
 def main() -> None:
     """Run all parts."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.decode", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("decode", __doc__)
     parser.add_argument("--clips", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--opens", type=int, default=0)

@@ -11,7 +11,6 @@ how far logits are from float32.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Callable
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import robustvid as rv
+from benchmarks import command_line
 from benchmarks.models import bare, seconds, video_model
 from robustvid.contracts import frozen
 from robustvid.evaluation.fast import Bf16, spread
@@ -137,7 +137,7 @@ def measure(name: str, shape: Shape, device: torch.device, effort: Effort) -> li
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    parser = command_line("gpu", __doc__)
     parser.add_argument("--models", nargs="+", choices=list(SHAPES), default=list(SHAPES))
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=7)

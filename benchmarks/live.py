@@ -5,7 +5,6 @@ python -m benchmarks.live
 
 from __future__ import annotations
 
-import argparse
 import resource
 import tempfile
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import torch
 
 import robustvid as rv
+from benchmarks import command_line
 from robustvid.data.decode import write_video
 from robustvid.evaluation.machine import keep_freed_memory
 
@@ -31,7 +31,7 @@ def stream(folder: Path) -> Path:
 
 def main() -> None:
     """Watch the stream at every speed and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line("live", __doc__)
     parser.add_argument("--model", default="conv3d")
     parser.add_argument("--speeds", nargs="+", type=float, default=[1, 20, 200, 1000])
     asked = parser.parse_args()

@@ -8,13 +8,13 @@ process as the sweep goes on.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 
 import torch
 
 import robustvid as rv
+from benchmarks import command_line
 from robustvid.evaluation.machine import keep_freed_memory
 from robustvid.evaluation.sweep import Progress
 from robustvid.models.classifier import VideoClassifier
@@ -50,7 +50,7 @@ def resident() -> float:
 
 def main() -> None:
     """Sweep, and print the memory after so many clips."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
+    parser = command_line("memory", __doc__)
     parser.add_argument("--clips", type=int, default=10_000)
     given = parser.parse_args()
     keep_freed_memory()

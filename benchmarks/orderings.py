@@ -7,11 +7,11 @@ Each line is a claim, what was measured, and whether it holds on these clips. Ru
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 import robustvid as rv
+from benchmarks import command_line
 from robustvid.evaluation.results import Results
 
 LINF = [rv.Budget("linf", f"{n}/255") for n in (1, 2, 4, 8)]
@@ -118,7 +118,7 @@ CLAIMS = {
 
 def main() -> None:
     """Measure the claims and print one line for each."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.orderings", description=__doc__)
+    parser = command_line("orderings", __doc__)
     parser.add_argument("--model", default="conv3d")
     parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--only", nargs="+", choices=sorted(CLAIMS), default=list(CLAIMS))

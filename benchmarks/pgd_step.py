@@ -12,7 +12,6 @@ on a CPU; median of the ratios to the floor of the round.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Callable
 
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import robustvid as rv
+from benchmarks import command_line
 from benchmarks.models import bare, clips_of, load, seconds
 from robustvid.contracts import frozen
 from robustvid.evaluation.machine import keep_freed_memory, pick_device
@@ -62,7 +62,7 @@ def arms(model: nn.Module, clips: Tensor, labels: Tensor) -> dict[str, Callable[
 
 def main() -> None:
     """Time every arm in turn and print the ratios."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.pgd_step", description=__doc__)
+    parser = command_line("pgd_step", __doc__)
     parser.add_argument("--model", default="conv3d")
     parser.add_argument("--attack", choices=["pgd", "square"], default="pgd")
     parser.add_argument("--rounds", type=int, default=9)

@@ -10,7 +10,6 @@ clips.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from typing import NamedTuple
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import robustvid as rv
+from benchmarks import command_line
 from benchmarks.models import clips_of
 from benchmarks.peers import Folded
 from robustvid.contracts import frozen
@@ -86,7 +86,7 @@ def ours(model: rv.VideoClassifier, data: rv.VideoDataset, count: int, radii: tu
 
 def main() -> None:
     """Measure both and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sequence", description=__doc__)
+    parser = command_line("sequence", __doc__)
     parser.add_argument("--model", default="conv3d-pgd")
     parser.add_argument("--clips", type=int, default=8)
     given = parser.parse_args()

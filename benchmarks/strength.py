@@ -17,7 +17,6 @@ and stands with another. Every clip is attacked at one radius alone, once for ev
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +31,7 @@ import torch
 from torch import Tensor
 
 import robustvid as rv
+from benchmarks import command_line
 from benchmarks.models import Some
 from benchmarks.peers import Round, contestants
 from robustvid.contracts import frozen, in_lanes
@@ -159,7 +159,7 @@ def ours(model: rv.VideoClassifier, norm: str, count: int, out: Path) -> list[in
 
 def main() -> None:
     """Measure one model under one threat."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.strength", description=__doc__)
+    parser = command_line("strength", __doc__)
     parser.add_argument("--model", default="conv3d")
     parser.add_argument("--threat", choices=list(RADII), default="linf")
     parser.add_argument("--clips", type=int, default=200)

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 import robustvid as rv
+from benchmarks import command_line
 from benchmarks.models import clips_of, load
 from benchmarks.peers import adv_lib_attacks, art_estimator
 
@@ -164,7 +165,7 @@ def measure(who: str, model_name: str, count: int, unit: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure every contestant in turn and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description=__doc__)
+    parser = command_line("sweep", __doc__)
     parser.add_argument("--model", default="conv3d-pgd")
     parser.add_argument("--clips", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)

@@ -10,7 +10,6 @@ ratio of every pair is taken, and the median told. Validation and states on the 
 
 from __future__ import annotations
 
-import argparse
 import copy
 import statistics
 import time
@@ -19,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 import robustvid as rv
+from benchmarks import command_line
 from benchmarks.models import Some
 from robustvid.contracts import VideoDataset
 from robustvid.data.batches import Videos, load_videos, training_batches
@@ -79,7 +79,7 @@ def with_files(model: rv.VideoClassifier, pairs: int) -> None:
 
 def main() -> None:
     """Measure and print one line for each pair, then the median ratio."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.train", description=__doc__)
+    parser = command_line("train", __doc__)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--clips", type=int, default=160)
     parser.add_argument("--files", action="store_true", help="measure what decoding ahead saves instead")

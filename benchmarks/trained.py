@@ -8,13 +8,13 @@ Wilson intervals, and whether it holds. Trainings and runs are kept in ``--out``
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import robustvid as rv
+from benchmarks import command_line
 from benchmarks.models import Some
 from robustvid.evaluation.results import wilson
 from robustvid.models.classifier import VideoClassifier
@@ -160,7 +160,7 @@ CLAIMS = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train what is missing, measure the claims and print one line for each."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.trained", description=__doc__)
+    parser = command_line("trained", __doc__)
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--only", nargs="+", choices=list(CLAIMS), default=list(CLAIMS))
     parser.add_argument("--out", type=Path, default=Path("trained"))
