@@ -317,7 +317,8 @@ def command(*words, **settings):
 
 def test_ctrl_c_ends_cleanly(tmp_path):
     write_video(tmp_path / "long.mp4", noise(1000, size=64), 25)
-    process = command(tmp_path / "long.mp4")
+    # What was started in the background of a script ignores Ctrl-C, and so would its children.
+    process = command(tmp_path / "long.mp4", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     first = json.loads(process.stdout.readline())
     assert set(first) == {"time", "frame", "label", "confidence", "latency_ms"}
     process.send_signal(signal.SIGINT)
