@@ -10,7 +10,6 @@ clips fooled among those that both models get right.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import binomtest
 
 import robustvid as rv
+from benchmarks import command_line
 from robustvid.budget import format_radius
 from robustvid.contracts import ModelCard
 from robustvid.data.transforms import to_clips
@@ -43,17 +43,17 @@ def strided(classes: tuple[str, ...]) -> VideoClassifier:
     return VideoClassifier(network, ModelCard(NAME, NAME, classes, recipe.clip, MEAN, STD, recipe.options))
 
 
-def target(folder: Path, epochs: int) -> VideoClassifier:
+def target(folder: Path, epochs: int, seed: int) -> VideoClassifier:
     """Return the trained target, from ``folder`` where it is there already."""
     data = rv.load_data("motion10", split="train")
-    weights = folder / f"{NAME}.safetensors"
+    weights = folder / f"{NAME}-{seed}.safetensors"
     with torch.random.fork_rng([]):
-        torch.manual_seed(1)
+        torch.manual_seed(seed)
         model = strided(tuple(data.classes))
     if weights.is_file():
         model.load_state_dict(load_file(weights))
         return model.eval()
-    model = train(model, data, replace(RECIPES["conv3d"].plan, epochs=epochs, seed=1))
+    model = train(model, data, replace(RECIPES["conv3d"].plan, epochs=epochs, seed=seed))
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, weights)
     return model
@@ -72,16 +72,17 @@ def right(model: VideoClassifier, data: rv.VideoDataset, places: list[int]) -> s
 
 def main() -> None:
     """Train where needed, attack, and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.transfer", description=__doc__)
+    parser = command_line("transfer", __doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the target and the run")
     parser.add_argument("--attacks", nargs="+", default=["mi-fgsm", "temporal-shift"], metavar="NAME")
     parser.add_argument("--radii", nargs="+", default=["8/255", "12/255", "16/255"], metavar="EPS")
     parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--reverse", action="store_true", help="attack the strided model and measure conv3d")
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=1, help="of the target's training")
     given = parser.parse_args()
     surrogate, data = rv.load_model("conv3d"), rv.load_data("motion10")
-    model = target(given.out, given.epochs)
+    model = target(given.out, given.epochs, given.seed)
     print(f"{NAME}: {'{} of {}'.format(*clean_accuracy(model, data))} test clips right")
     if given.reverse:
         model, surrogate = surrogate, model
@@ -95,7 +96,9 @@ def main() -> None:
         limit=given.clips,
         strategy="every",
         out=given.out
-        / "-".join(["reverse" if given.reverse else "run", *given.attacks, str(given.clips)]).replace(":", "_"),
+        / "-".join(["reverse" if given.reverse else "run", str(given.seed), *given.attacks, str(given.clips)]).replace(
+            ":", "_"
+        ),
     )
     print_table(results, surrogate, data)
 

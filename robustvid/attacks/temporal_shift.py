@@ -28,7 +28,7 @@ def temporal_shift(
     steps: int = 10,
     step_size: float = 0.1,
     decay: float = 1.0,
-    shifts: int = 7,
+    shifts: int | None = None,
     loss: str = "cross-entropy",
     target: Target = None,
 ) -> Tensor:
@@ -48,7 +48,8 @@ def temporal_shift(
         steps: gradient steps K.
         step_size: α / ε; the paper's value is 1 / K.
         decay: μ.
-        shifts: L, in frames of the clip; with 0 this is MI-FGSM but for the mean.
+        shifts: L, in frames of the clip; with 0 this is MI-FGSM but for the mean. By default the paper's share of the
+            clip, 7 of 32 frames, and at least 1.
         loss: ``cross-entropy``, ``margin`` or ``dlr``.
         target: class to reach, see :func:`~robustvid.attacks.goal.make_goal`; any wrong one when None.
 
@@ -62,7 +63,8 @@ def temporal_shift(
         Wei et al., "Boosting the Transferability of Video Adversarial Examples via Temporal Translation",
         arXiv:2110.09075.
     """
-    weights = shift_weights(shifts, clips.shape[_TIME])
+    frames = clips.shape[_TIME]
+    weights = shift_weights(max(1, round(7 / 32 * frames)) if shifts is None else shifts, frames)
 
     def refine(model: nn.Module, look: Look) -> tuple[Tensor, Memory]:
         grad = weights[0] * look.grad
