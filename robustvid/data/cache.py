@@ -122,10 +122,10 @@ def open_cache(root: str | Path | None = None, split: str | None = None) -> Vide
         whole = bool(index["whole"])
     except FileNotFoundError as error:
         raise DataError(f"{folder} is not a cache: there is no {error.filename}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f"the cache {folder} is damaged ({error!r}); make it again") from None
-    if split not in {None, index["split"]}:
-        raise DataError(f"{folder} holds split {index['split']!r} of {index['name']}, not {split!r}")
+    if split not in {None, cache.split}:
+        raise DataError(f"{folder} holds split {cache.split!r} of {cache.name}, not {split!r}")
     return CachedVideos(cache) if whole else CachedClips(cache)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,9 +142,7 @@ def read_embeddings(path: str | Path) -> Embeddings:
                 ids, labels, vectors = file["ids"].tolist(), file["labels"], file["embeddings"]
                 told = str(file["about"])
         else:
-            table = pd.read_parquet(path)
-            ids, labels = table["id"].tolist(), table["label"].to_numpy()
-            vectors, told = np.stack(table["embedding"].to_list()), table.attrs["about"]
+            ids, labels, vectors, told = _read_parquet(path)
         found = Embeddings(
             json.loads(told), ids, torch.from_numpy(labels.astype(np.int64)), torch.from_numpy(np.float32(vectors))
         )
@@ -185,11 +184,24 @@ def same_class(found: Embeddings, k: int = 5) -> tuple[float, float]:
     return float(same[:, 0].mean()), float(same.mean())
 
 
+def _read_parquet(path: Path) -> tuple[list[Any], Any, Any, str]:
+    from pyarrow import ArrowException
+
+    try:
+        table = pd.read_parquet(path)
+        ids, labels = table["id"].tolist(), table["label"].to_numpy()
+        return ids, labels, np.stack(table["embedding"].to_list()), table.attrs["about"]
+    except ArrowException as error:  # most are ValueErrors too; that of a name that is no UTF-8 is not
+        raise ValueError(str(error)) from error
+
+
 def check_suffix(path: Path) -> None:
     """Refuse names of files that embeddings are not written as.
 
     Raises:
-        DataError: the suffix is another.
+        DataError: the suffix is another, or this Python lacks what writes it.
     """
     if path.suffix not in SUFFIXES:
         raise DataError(f"{path}: embeddings are written as .npz or .parquet")
+    if path.suffix == ".parquet" and not find_spec("pyarrow"):
+        raise DataError(f"{path}: parquet needs pyarrow, which comes with mlflow and is not installed; give .npz")

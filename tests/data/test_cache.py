@@ -88,9 +88,11 @@ def test_damage_is_noticed(data, tmp_path):
     index.write_text(json.dumps(told))
     with pytest.raises(DataError, match="label without a class"):
         open_cache(folder)
-    index.write_text("{}")
-    with pytest.raises(DataError, match="damaged"):
-        open_cache(folder)
+    told["videos"][0]["label"] = float("inf")
+    for text in (json.dumps(told), "{}"):
+        index.write_text(text)
+        with pytest.raises(DataError, match="damaged"):
+            open_cache(folder)
 
 
 def test_mistakes_are_explained(data, tmp_path):

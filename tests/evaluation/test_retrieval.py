@@ -88,6 +88,15 @@ def test_a_file_of_something_else_is_refused(tmp_path, content, suffix):
         read_embeddings(path)
 
 
+def test_a_damaged_name_is_refused(tmp_path):
+    path = tmp_path / "f.parquet"
+    found = Embeddings({"classes": ["a"]}, ["a clip of some name"], torch.tensor([0]), torch.ones(1, 2))
+    write_embeddings(found, path)
+    path.write_bytes(path.read_bytes().replace(b"a clip of", b"a cl\xffp of"))
+    with pytest.raises(DataError, match="holds no embeddings"):
+        read_embeddings(path)
+
+
 @pytest.mark.usefixtures("small_home")
 def test_the_command_finds_the_clip_it_is_asked_for(tmp_path):
     data = rv.load_data("motion10")
