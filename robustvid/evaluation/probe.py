@@ -8,12 +8,14 @@ from torch import Tensor, nn
 from robustvid.contracts import in_lanes
 from robustvid.errors import ModelError
 
-_LANES = {"cpu": 8, "cuda": 64}  # on a CPU eight clips fit its caches best; a GPU waits for launches
+# On a CPU eight clips fit its caches best. A GPU has enough to do with 16 of a model worth a GPU; more of them would be
+# padding: half of what goes through the model with 64, see docs/results.md.
+LANES = {"cpu": 8, "cuda": 16}
 
 
 def lanes_on(device: torch.device) -> int:
     """Return how many clips the model is called on at once: the shape that every kernel sees, whatever the batch."""
-    return _LANES.get(device.type, _LANES["cuda"])
+    return LANES.get(device.type, LANES["cuda"])
 
 
 class Probe(nn.Module):
