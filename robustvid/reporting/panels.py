@@ -135,7 +135,9 @@ def ticks(values: list[float]) -> tuple[list[float], bool]:
 
 def area(points: pd.DataFrame) -> float:
     """Return the mean accuracy over radii from 0 to the largest one: the area under the robust curve."""
-    return float(np.trapezoid(points.acc, points.x) / points.x.max())
+    from scipy.integrate import trapezoid
+
+    return float(trapezoid(points.acc, points.x) / points.x.max())
 
 
 def median_radius(points: pd.DataFrame) -> float | None:
