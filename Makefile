@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: env demo check test test-slow cover peers cards clean
+.PHONY: env demo check test test-slow floors cover peers cards clean
 
 env: $(VENV)/.ready
 
@@ -27,6 +27,13 @@ test: env          ## the suite without the slow tests
 test-slow: env     ## the slow tests alone
 	$(BIN)/python -m pytest -q -m slow
 
+floors:            ## the suite with the oldest versions that pyproject.toml allows, in .floors
+	$(PYTHON) -m venv .floors
+	.floors/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.floors/bin/uv pip install --quiet --python .floors/bin/python --resolution lowest-direct --only-binary :all: \
+		--no-binary robustvid --editable . 'pytest>=8' 'pytest-xdist>=3' 'hypothesis>=6.100'
+	.floors/bin/python -m pytest -q -m 'not slow' -n auto --dist loadfile
+
 cover: env
 	$(BIN)/python -m pytest -q -m 'not slow' --cov=robustvid --cov-report=term-missing:skip-covered
 
@@ -38,4 +45,4 @@ cards: env        ## attacks/README.md, from the cards
 	$(BIN)/python -m robustvid.reporting.attack_table
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .floors build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

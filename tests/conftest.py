@@ -58,3 +58,10 @@ def real_videos():
     if not folder.is_dir():
         pytest.skip("the real videos for tests (shared/data/video) are not on this machine")
     return folder
+
+
+@pytest.fixture
+def deploy():
+    """Skip what removes channels or exports where the packages for it are not installed."""
+    for package in ("torch_pruning", "openvino", "nncf", "onnxruntime"):
+        pytest.importorskip(package, reason="needs the extra deploy")

@@ -18,6 +18,7 @@ def run(*words):
     return CliRunner().invoke(main, ["compress", *map(str, words), "--mlflow", "off"])
 
 
+@pytest.mark.usefixtures("deploy")
 def test_pruned_channels_are_compared_before_and_after():
     done = run("prune", "--epochs", 0, "--amount", 0.5, "--evaluate", "--battery", "quick", "--clips", 3, "--json")
     assert done.exit_code == 0, done.output
@@ -39,6 +40,7 @@ def test_what_was_zeroed_stays_zero_through_training():
     assert zeros(pruned) == pytest.approx(0.8, abs=1e-3)
 
 
+@pytest.mark.usefixtures("deploy")
 def test_a_student_is_smaller_and_remembers_its_teacher():
     done = run("distil", "--model", "conv3d-pgd", "--objective", "kd", "--epochs", 1, "--name", "pupil")
     assert done.exit_code == 0, done.output
@@ -47,8 +49,8 @@ def test_a_student_is_smaller_and_remembers_its_teacher():
     assert "conv3d-pgd" in json.dumps(pupil.card.lineage[-1])
 
 
+@pytest.mark.usefixtures("deploy")
 def test_an_exported_graph_is_checked_and_can_be_attacked():
-    pytest.importorskip("onnxruntime", reason="export needs the extra deploy")
     done = run("export", "--runtime", "onnx", "--out", "graph")
     assert done.exit_code == 0, done.output
     assert "agree on 20 of 20 test clips" in done.stderr
@@ -56,8 +58,8 @@ def test_an_exported_graph_is_checked_and_can_be_attacked():
     assert CliRunner().invoke(main, words).exit_code == 0
 
 
+@pytest.mark.usefixtures("deploy")
 def test_a_graph_that_answers_otherwise_is_set_aside(monkeypatch):
-    pytest.importorskip("onnxruntime", reason="export needs the extra deploy")
     monkeypatch.setitem(export.TOLERANCE, "float32", 0.0)
     done = run("export", "--runtime", "onnx", "--out", "graph")
     assert done.exit_code == 2
@@ -66,6 +68,8 @@ def test_a_graph_that_answers_otherwise_is_set_aside(monkeypatch):
     assert rv.load_model("graph.refused").card.name == "conv3d-onnx-float32"
 
 
+@pytest.mark.usefixtures("deploy")
+@pytest.mark.usefixtures("deploy")
 @pytest.mark.parametrize(
     ("words", "message"),
     [

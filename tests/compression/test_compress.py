@@ -30,6 +30,7 @@ def test_the_share_of_zeros_is_the_one_asked_for(scope):
     assert zeros(prune_weights(load_model("conv3d"), 0.8, scope=scope)) == pytest.approx(0.8, abs=1e-3)
 
 
+@pytest.mark.usefixtures("deploy")
 def test_removed_channels_are_gone_and_the_rest_loads_again(tmp_path):
     slim = prune_channels(load_model("conv3d"), 0.5)
     save_checkpoint(slim, tmp_path)
@@ -53,6 +54,7 @@ class Net(nn.Module):
 """
 
 
+@pytest.mark.usefixtures("deploy")
 def test_channels_of_a_convolution_that_gives_the_logits_stay(tmp_path, monkeypatch):
     (tmp_path / "heads.py").write_text(CONVOLUTIONAL_HEAD)
     monkeypatch.setitem(ARCHITECTURES.targets, "convolutional-head", f"{tmp_path / 'heads.py'}:Net")
@@ -62,6 +64,7 @@ def test_channels_of_a_convolution_that_gives_the_logits_stay(tmp_path, monkeypa
     assert slim(CLIPS).shape == (3, len(card.classes))
 
 
+@pytest.mark.usefixtures("deploy")
 def test_a_graph_answers_as_torch_does_and_has_the_gradient_of_its_twin(tmp_path):
     model = load_model("conv3d")
     export(model, tmp_path / "graph")
@@ -99,6 +102,7 @@ def test_masks_of_another_amount_are_not_taken_for_these(tmp_path):
         learn_masks(model, load_data("motion10", split="train"), 0.5, plan, out=tmp_path / "masks")
 
 
+@pytest.mark.usefixtures("deploy")
 def test_int8_is_a_quarter_and_answers_as_training_with_rounding_does(tmp_path):
     model, data = load_model("conv3d-pgd"), load_data("motion10", split="train")
     clips = torch.cat([clips for clips, _ in evaluation_batches(data, model.card.clip, 60)])
@@ -111,6 +115,7 @@ def test_int8_is_a_quarter_and_answers_as_training_with_rounding_does(tmp_path):
         torch.testing.assert_close(without_rounding(rounded, model)(clips), model(clips))
 
 
+@pytest.mark.usefixtures("deploy")
 def test_another_byte_in_a_graph_is_refused(tmp_path):
     export(load_model("conv3d"), tmp_path / "graph")
     file = tmp_path / "graph" / "model.bin"
@@ -121,12 +126,14 @@ def test_another_byte_in_a_graph_is_refused(tmp_path):
         load_model(tmp_path / "graph")
 
 
+@pytest.mark.usefixtures("deploy")
 def test_an_exported_graph_is_not_trained(tmp_path):
     graph = export(load_model("conv3d"), tmp_path / "graph")
     with pytest.raises(ModelError, match="cannot be trained"):
         train(graph, load_data("motion10", split="train"), TrainingPlan(1))
 
 
+@pytest.mark.usefixtures("deploy")
 def test_a_comparison_attacks_an_exported_graph_in_three_ways(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = load_model("conv3d-pgd")
