@@ -1,11 +1,11 @@
 """Which attack carries over to a model that samples time differently: mi-fgsm or temporal-shift?
 
-    python -m benchmarks.transfer --out FOLDER
+    python -m benchmarks.transfer --out FOLDER --seeds 1 2 3
 
 The surrogate is the zoo's ``conv3d``, which looks at every frame. The target is the same network with a stride of two
-in time in its first two convolutions, trained here on motion10 (a few minutes on a CPU) unless FOLDER holds it;
-``--reverse`` exchanges the two. All attacks run on the surrogate and are judged by the target; the table counts the
-clips fooled among those that both models get right.
+in time in its first two convolutions, trained here on motion10 once for each seed (a few minutes on a CPU) unless
+FOLDER holds it; ``--reverse`` exchanges the two. All attacks run on the surrogate and are judged by the target; the
+table counts the clips fooled among those that both models get right, over all targets.
 """
 
 from __future__ import annotations
@@ -73,48 +73,50 @@ def right(model: VideoClassifier, data: rv.VideoDataset, places: list[int]) -> s
 def main() -> None:
     """Train where needed, attack, and print the table."""
     parser = command_line("transfer", __doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the target and the run")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the targets and the runs")
     parser.add_argument("--attacks", nargs="+", default=["mi-fgsm", "temporal-shift"], metavar="NAME")
     parser.add_argument("--radii", nargs="+", default=["8/255", "12/255", "16/255"], metavar="EPS")
     parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--reverse", action="store_true", help="attack the strided model and measure conv3d")
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=1, help="of the target's training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="of the targets' trainings")
     given = parser.parse_args()
-    surrogate, data = rv.load_model("conv3d"), rv.load_data("motion10")
-    model = target(given.out, given.epochs, given.seed)
-    print(f"{NAME}: {'{} of {}'.format(*clean_accuracy(model, data))} test clips right")
-    if given.reverse:
-        model, surrogate = surrogate, model
+    conv3d, data = rv.load_model("conv3d"), rv.load_data("motion10")
+    budgets = [rv.Budget("linf", radius) for radius in given.radii]
+    pairs = 0  # of a target and a clip that both models get right
+    fooled: dict[str, list[set[tuple[int, int]]]] = {name: [set() for _ in budgets] for name in given.attacks}
+    for seed in given.seeds:
+        other = target(given.out, given.epochs, seed)
+        print(f"{NAME}, seed {seed}: {'{} of {}'.format(*clean_accuracy(other, data))} test clips right")
+        model, surrogate = (conv3d, other) if given.reverse else (other, conv3d)
+        name = "-".join(["reverse" if given.reverse else "run", str(seed), *given.attacks, str(given.clips)])
+        results = rv.evaluate(
+            model,
+            data,
+            given.attacks,
+            budgets,
+            surrogate=surrogate,
+            limit=given.clips,
+            strategy="every",
+            out=given.out / name.replace(":", "_"),
+        )
+        rows = results.frame()
+        both = right(surrogate, data, list(rows[(rows.attack == "clean") & rows.robust]["index"]))
+        pairs += len(both)
+        for attack, sets in fooled.items():
+            for known, found in zip(sets, _fooled(rows, attack, results.plan.threats[0].budgets, both), strict=True):
+                known |= {(seed, index) for index in found}
     print(f"attacked: {surrogate.card.name}, measured: {model.card.name}")
-    results = rv.evaluate(
-        model,
-        data,
-        given.attacks,
-        [rv.Budget("linf", radius) for radius in given.radii],
-        surrogate=surrogate,
-        limit=given.clips,
-        strategy="every",
-        out=given.out
-        / "-".join(["reverse" if given.reverse else "run", str(given.seed), *given.attacks, str(given.clips)]).replace(
-            ":", "_"
-        ),
-    )
-    print_table(results, surrogate, data)
+    print_table(fooled, pairs, [budget.describe() for budget in results.plan.threats[0].budgets])
 
 
-def print_table(results: rv.Results, surrogate: VideoClassifier, data: rv.VideoDataset) -> None:
+def print_table(fooled: dict[str, list[set[tuple[int, int]]]], pairs: int, radii: Sequence[str]) -> None:
     """Print how many clips each attack fooled at each radius, of those that both models get right."""
-    rows = results.frame()
-    mine = rows[(rows.attack == "clean") & rows.robust]
-    both = right(surrogate, data, list(mine["index"]))
-    print(f"{len(both)} of {results.n} clips are right in both models; fooled of these, with 95 % Wilson intervals:\n")
-    budgets = results.plan.threats[0].budgets  # smallest first
-    print("| attack | " + " | ".join(budget.describe() for budget in budgets) + " |")
-    print("|---" * (len(budgets) + 1) + "|")
-    fooled = {attack: _fooled(rows, attack, budgets, both) for attack in results.attacks}
+    print(f"{pairs} clips are right in both models; fooled of these, with 95 % Wilson intervals:\n")
+    print("| attack | " + " | ".join(radii) + " |")
+    print("|---" * (len(radii) + 1) + "|")
     for attack, sets in fooled.items():
-        print(f"| {attack} | " + " | ".join(_share(len(clips), len(both)) for clips in sets) + " |")
+        print(f"| {attack} | " + " | ".join(_share(len(clips), pairs) for clips in sets) + " |")
     first, *others = fooled
     for other in others:
         paired = [_mcnemar(ours, theirs) for ours, theirs in zip(fooled[first], fooled[other], strict=True)]
@@ -122,7 +124,7 @@ def print_table(results: rv.Results, surrogate: VideoClassifier, data: rv.VideoD
 
 
 def _fooled(rows: pd.DataFrame, attack: str, budgets: Sequence[rv.Budget], both: set[int]) -> list[set[int]]:
-    """Return the clips fooled in each budget; what fools at a radius lies within every larger one."""
+    """Return the clips fooled in each budget, smallest first; what fools at a radius lies within every larger one."""
     found: list[set[int]] = []
     for budget in budgets:
         at = (rows.attack == attack) & ~rows.robust & (rows.eps_frame == format_radius(budget.frame))
@@ -135,7 +137,7 @@ def _share(count: int, n: int) -> str:
     return f"{count} ({100 * count / n:.0f} %, {100 * low:.0f} to {100 * high:.0f})"
 
 
-def _mcnemar(ours: set[int], theirs: set[int]) -> float:
+def _mcnemar(ours: set[tuple[int, int]], theirs: set[tuple[int, int]]) -> float:
     """Return the exact two-sided p-value of McNemar's test for paired outcomes."""
     differ = len(ours ^ theirs)
     return float(binomtest(len(ours - theirs), differ).pvalue) if differ else 1.0
