@@ -1,10 +1,11 @@
 """How much of what goes through a model is padding, by the clips in a call and in a wave?
 
-    python -m benchmarks.padding --lanes 8 16 32 64 --waves 64 256
+    python -m benchmarks.padding
+    python -m benchmarks.padding --lanes 16 32 --waves 64 128 256
 
-The model is always called on as many clips, its lanes, padded with grey. Sweeps eight linf radii with PGD-10,
-the model as given, and prints what went through it, checks before the attacks included, against what the attacks asked
-for. The counts are those of a GPU with as many lanes, whatever runs this.
+The model is always called on the same number of clips, its lanes, and what is missing is padded with grey. Sweeps eight
+linf radii with PGD-10, the model as given, and prints what went through it, checks before the attacks included, against
+what the attacks asked for. The counts are those of a GPU with as many lanes, whatever runs this.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import robustvid as rv
 from robustvid.cli import main
 from robustvid.data.decode import write_video
 from robustvid.errors import DataError, ModelError
+from robustvid.evaluation import retrieval
 from robustvid.evaluation.retrieval import (
     Embeddings,
     embed_dataset,
@@ -95,6 +96,12 @@ def test_a_damaged_name_is_refused(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"a clip of", b"a cl\xffp of"))
     with pytest.raises(DataError, match="holds no embeddings"):
         read_embeddings(path)
+
+
+def test_parquet_without_pyarrow_is_explained(tmp_path, monkeypatch):
+    monkeypatch.setattr(retrieval, "find_spec", lambda _: None)
+    with pytest.raises(DataError, match=r"give \.npz"):
+        read_embeddings(tmp_path / "f.parquet")
 
 
 @pytest.mark.usefixtures("small_home")
