@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -13,9 +15,14 @@ from robustvid.errors import ModelError
 LANES = {"cpu": 8, "cuda": 16}
 
 
+def number_on(device: torch.device, numbers: Mapping[str, int]) -> int:
+    """Return the number for the kind of device; what has none of its own counts as a GPU."""
+    return numbers.get(device.type, numbers["cuda"])
+
+
 def lanes_on(device: torch.device) -> int:
     """Return how many clips the model is called on at once: the shape that every kernel sees, whatever the batch."""
-    return LANES.get(device.type, LANES["cuda"])
+    return number_on(device, LANES)
 
 
 class Probe(nn.Module):

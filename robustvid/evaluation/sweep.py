@@ -31,7 +31,7 @@ from robustvid.evaluation.fitting import Fitter, training_facts
 from robustvid.evaluation.journal import Journal, Row, read_rows
 from robustvid.evaluation.machine import fastest_threads, lent, note_environment, pick_device
 from robustvid.evaluation.plan import Pair, Plan, by_clip, read_plan
-from robustvid.evaluation.probe import Probe, lanes_on
+from robustvid.evaluation.probe import Probe, lanes_on, number_on
 from robustvid.evaluation.results import AUDIT, LEFT_OUT, SURVIVAL, WORST, Results
 from robustvid.evaluation.search import STRATEGIES, Hunt, Try
 from robustvid.evaluation.spec import make_spec, open_run, write_json
@@ -195,7 +195,7 @@ def evaluate(
         Probe(model, lanes),
         place,
         seed,
-        batch_size or BATCH_SIZE.get(place.type, BATCH_SIZE["cuda"]),
+        batch_size or number_on(place, BATCH_SIZE),
         None if surrogate is None else Probe(surrogate, lanes, surrogate=True),
     )
     with (
@@ -284,7 +284,7 @@ class _Sweep:
         """
         shown = frozenset(clips[: self.keep])
         standing = before = 0
-        waves = [clips[:FIRST_WAVE], *split(clips[FIRST_WAVE:], WAVE.get(self.judge.device.type, WAVE["cuda"]))]
+        waves = [clips[:FIRST_WAVE], *split(clips[FIRST_WAVE:], number_on(self.judge.device, WAVE))]
         reader = ThreadPoolExecutor(1)
         try:
             for wave, following in zip(waves, [*waves[1:], ()], strict=True):

@@ -12,13 +12,14 @@ from robustvid.compression import export
 from robustvid.compression.prune import zeros
 
 pytestmark = pytest.mark.usefixtures("small_home")
+DEPLOY = pytest.mark.usefixtures("deploy")
 
 
 def run(*words):
     return CliRunner().invoke(main, ["compress", *map(str, words), "--mlflow", "off"])
 
 
-@pytest.mark.usefixtures("deploy")
+@DEPLOY
 def test_pruned_channels_are_compared_before_and_after():
     done = run("prune", "--epochs", 0, "--amount", 0.5, "--evaluate", "--battery", "quick", "--clips", 3, "--json")
     assert done.exit_code == 0, done.output
@@ -40,7 +41,7 @@ def test_what_was_zeroed_stays_zero_through_training():
     assert zeros(pruned) == pytest.approx(0.8, abs=1e-3)
 
 
-@pytest.mark.usefixtures("deploy")
+@DEPLOY
 def test_a_student_is_smaller_and_remembers_its_teacher():
     done = run("distil", "--model", "conv3d-pgd", "--objective", "kd", "--epochs", 1, "--name", "pupil")
     assert done.exit_code == 0, done.output
@@ -49,7 +50,7 @@ def test_a_student_is_smaller_and_remembers_its_teacher():
     assert "conv3d-pgd" in json.dumps(pupil.card.lineage[-1])
 
 
-@pytest.mark.usefixtures("deploy")
+@DEPLOY
 def test_an_exported_graph_is_checked_and_can_be_attacked():
     done = run("export", "--runtime", "onnx", "--out", "graph")
     assert done.exit_code == 0, done.output
@@ -58,7 +59,7 @@ def test_an_exported_graph_is_checked_and_can_be_attacked():
     assert CliRunner().invoke(main, words).exit_code == 0
 
 
-@pytest.mark.usefixtures("deploy")
+@DEPLOY
 def test_a_graph_that_answers_otherwise_is_set_aside(monkeypatch):
     monkeypatch.setitem(export.TOLERANCE, "float32", 0.0)
     done = run("export", "--runtime", "onnx", "--out", "graph")
@@ -68,18 +69,17 @@ def test_a_graph_that_answers_otherwise_is_set_aside(monkeypatch):
     assert rv.load_model("graph.refused").card.name == "conv3d-onnx-float32"
 
 
-@pytest.mark.usefixtures("deploy")
-@pytest.mark.usefixtures("deploy")
+@DEPLOY
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["prune", "--model", "frame_rnn"], "zero its weights instead"),
+        pytest.param(["prune", "--model", "frame_rnn"], "zero its weights instead", marks=DEPLOY),
         (["prune", "--model", "nobody"], "no model named 'nobody'"),
         (["distil", "--objective", "trades"], "wanted kd, ard or rslad"),
         (["distil", "--objective", "kd:teacher=conv3d"], "the teacher is --model"),
         (["distil", "--epochs", 0], "teaches nothing"),
         (["export", "--out", "full"], "full is not empty"),
-        (["prune", "--threat", "l3 frame 2", "--epochs", 1], "l3"),
+        pytest.param(["prune", "--threat", "l3 frame 2", "--epochs", 1], "l3", marks=DEPLOY),
     ],
 )
 def test_mistakes_are_one_clear_line(words, message, tmp_path):
