@@ -27,7 +27,7 @@ class Noise:
         self.labels = [0] * count
         if model is not None:
             with torch.no_grad():
-                self.labels = [int(model(_as_clip(frames)).argmax()) for frames in self.frames]
+                self.labels = [int(model(as_clip(frames)).argmax()) for frames in self.frames]
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -57,7 +57,8 @@ def _smooth(seed: int, clip: rv.ClipSpec) -> Tensor:
     return (255 * fine[0]).round().to(torch.uint8).permute(1, 2, 3, 0).contiguous()
 
 
-def _as_clip(frames: Tensor) -> Tensor:
+def as_clip(frames: Tensor) -> Tensor:
+    """Return frames ``(T, H, W, 3)`` as a batch of one clip in [0, 1]."""
     return frames.permute(3, 0, 1, 2)[None].float() / 255
 
 
@@ -71,7 +72,7 @@ def video_model(name: str, clip: rv.ClipSpec) -> VideoClassifier:
     if any(isinstance(module, nn.BatchNorm3d) for module in model.modules()):
         for number in range(4):
             with torch.no_grad():
-                model(torch.cat([_as_clip(_smooth(1000 + 4 * number + i, clip)) for i in range(4)]))
+                model(torch.cat([as_clip(_smooth(1000 + 4 * number + i, clip)) for i in range(4)]))
     return model.eval()
 
 
@@ -86,7 +87,7 @@ def load(name: str, count: int) -> tuple[VideoClassifier, rv.VideoDataset]:
 def clips_of(model: VideoClassifier, data: rv.VideoDataset, count: int) -> tuple[Tensor, Tensor]:
     """Return the clips that ``robustvid attack --clips COUNT`` draws, ``(B, 3, T, H, W)``, and their labels."""
     samples = [data.sample(index, model.card.clip) for index in choose_clips(len(data), count, seed=0)]
-    return torch.cat([_as_clip(sample.frames) for sample in samples]), torch.tensor([s.label for s in samples])
+    return torch.cat([as_clip(sample.frames) for sample in samples]), torch.tensor([s.label for s in samples])
 
 
 def bare(model: nn.Module, clips: Tensor, labels: Tensor, steps: int) -> Tensor:

@@ -225,9 +225,14 @@ class Budget:
         return cls(norm, **given)  # type: ignore[arg-type]
 
     def scaled(self, factor: float | Fraction) -> Budget:
-        """Return the budget with its radii times ``factor``; the number of frames stays."""
-        radii = {name: getattr(self, name) for name in ("frame", "clip")}
-        return replace(self, **{name: radius * factor for name, radius in radii.items() if radius is not None})
+        """Return the budget with its radii times ``factor``; the number of frames stays.
+
+        With linf a radius above 1, the whole pixel range, is 1.
+        """
+        radii = {name: getattr(self, name) * factor for name in ("frame", "clip") if getattr(self, name) is not None}
+        if self.norm == "linf":
+            radii = {name: r.clamp_max(1) if isinstance(r, Tensor) else min(r, 1.0) for name, r in radii.items()}
+        return replace(self, **radii)
 
     def select(self, index: Tensor) -> Budget:
         """Return the budget of some clips of the batch: tensors are indexed, everything else holds for all."""

@@ -264,3 +264,10 @@ def test_in_place_the_projection_is_the_same_and_else_nothing_is_changed(budget)
 def test_a_step_is_the_steepest_point_times_its_length(budget, length):
     grad = torch.randn(2, 3, 4, 5, 6, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(budget.steepest(grad, length), length * budget.steepest(grad))
+
+
+def test_a_scaled_budget_stays_in_the_pixel_range():
+    assert Budget("linf", "8/255", frames=2).scaled(3) == Budget("linf", "24/255", frames=2)
+    assert Budget("linf", 0.5).scaled(3) == Budget("linf", 1.0)
+    assert Budget("l2", frame=0.5, clip=2.0).scaled(3) == Budget("l2", frame=1.5, clip=6.0)
+    assert Budget("linf", torch.tensor([0.1, 0.5])).scaled(3).frame.tolist() == pytest.approx([0.3, 1.0])

@@ -6,6 +6,7 @@ ATTACKS = Registry(
     "attack function",
     {
         "apgd": "robustvid.attacks.apgd:apgd",
+        "apgd_shrink": "robustvid.attacks.apgd:apgd_shrink",
         "apgd_t": "robustvid.attacks.apgd:apgd_t",
         "border": "robustvid.attacks.patch:border",
         "corruption": "robustvid.attacks.corruption:corruption",

@@ -123,10 +123,62 @@ def apgd_t(
     return best.clips
 
 
+def apgd_shrink(
+    model: nn.Module,
+    clips: Tensor,
+    labels: Tensor,
+    budget: Budget,
+    seeds: Tensor,
+    *,
+    steps: int = 30,
+    balls: int = 3,
+    restarts: int = 1,
+    loss: str = "margin",
+    rho: float = 0.75,
+    eot: int = 1,
+) -> Tensor:
+    """Run Auto-PGD in balls larger than the budget first, each time from where the last ball left off.
+
+    The update is that of :func:`apgd`, in the budget with its radii times 3, then 2, then 1. A ball is begun at the
+    point of largest gap of the one before, projected into it. Where the loss is rugged, a climb that is held to the
+    budget from the start ends in a lower maximum.
+
+    Args:
+        model: returns logits ``(B, K)`` for clips in [0, 1].
+        clips: ``(B, C, T, H, W)`` in [0, 1].
+        labels: int64 ``(B,)``.
+        budget: what the perturbation may be.
+        seeds: int64 ``(B,)``, one for each clip's random start.
+        steps: gradient steps in each ball.
+        balls: how many; the largest has the budget's radii so many times.
+        restarts: independent starts; only clips still standing are tried again.
+        loss: ``margin``, ``dlr`` or ``cross-entropy``.
+        rho: as in :func:`apgd`.
+        eot: passes that each gradient is averaged over.
+
+    Returns:
+        Adversarial clips, same shape. Costs at most restarts · balls · (steps + 1) forwards and restarts · balls ·
+        steps backwards a clip, less as soon as the clip is broken in the last ball; one more of each with
+        ``budget.frames``; gradients cost ``eot`` times that.
+
+    Raises:
+        CardError: steps, balls or restarts below 1.
+
+    References:
+        Croce & Hein, "Mind the box: l1-APGD for Sparse Adversarial Attacks on Image Classifiers", arXiv:2103.01208,
+        who do so for l1.
+    """
+    check_counts(steps=steps, balls=balls, restarts=restarts)
+    best, climb = Best(clips), _Climb(steps, rho, expected(eot), balls)
+    _attempt(model, Problem(clips, Goal(labels, loss), budget, seeds, None), best, climb, restarts)
+    return best.clips
+
+
 class _Climb(NamedTuple):
     steps: int
     rho: float
     oracle: Oracle
+    balls: int = 1
 
 
 class _State(NamedTuple):
@@ -165,22 +217,33 @@ def _attempt(model: nn.Module, problem: Problem, best: Best, climb: _Climb, rest
         standing = best.standing()
         if not len(standing):
             return
-        run = _climb(model, problem._replace(seeds=problem.seeds + restart * RESTART).select(standing), climb)
+        part = problem._replace(seeds=problem.seeds + restart * RESTART).select(standing)
+        start = None
+        for ball in range(climb.balls, 1, -1):
+            larger = part._replace(budget=part.budget.scaled(ball))
+            start = _climb(model, larger, climb, start, to_the_end=True).clips
+        run = _climb(model, part, climb, start)
         best.offer(standing, run.clips, run.gap, run.met)
 
 
-def _climb(model: nn.Module, problem: Problem, climb: _Climb) -> Best:
-    best, transfers = Best(problem.clips), only_transfers(model)
+def _climb(
+    model: nn.Module, problem: Problem, climb: _Climb, start: Tensor | None = None, *, to_the_end: bool = False
+) -> Best:
+    """Climb once, from ``start`` projected or else a random point."""
+    best, to_the_end = Best(problem.clips), to_the_end or only_transfers(model)
     active = torch.arange(len(problem.clips), device=problem.clips.device)
     windows = _windows(climb.steps)
     state, since = None, 0
     for step in range(climb.steps):
-        iterate = begin(problem) if state is None else _move(state, problem, first=step == 1)
+        if state is not None:
+            iterate = _move(state, problem, first=step == 1)
+        else:
+            iterate = begin(problem) if start is None else _inside_(start, problem)
         grad, logits = climb.oracle(model, iterate, problem.goal, problem.seeds, step)
         standing = best.score(active, iterate, logits, problem.goal)
         value = problem.goal.value(logits)
         state = _begin_state(iterate, grad, value) if state is None else _note(state, iterate, grad, value)
-        if len(standing) < len(active) and not transfers:
+        if len(standing) < len(active) and not to_the_end:
             active, problem, state = active[standing], problem.select(standing), state.select(standing)
         if not len(active):
             return best

@@ -6,7 +6,7 @@ from linear import BUDGETS, B, H, LinearVideo, T, W, worst_case
 
 import robustvid as rv
 from robustvid.attacks import apgd as module
-from robustvid.attacks.apgd import apgd, apgd_t
+from robustvid.attacks.apgd import apgd, apgd_shrink, apgd_t
 from robustvid.attacks.goal import Goal
 from robustvid.budget import Budget
 from robustvid.errors import CardError
@@ -71,7 +71,7 @@ def test_the_reference_package_step_for_step(norm, loss, monkeypatch):
 
 
 @pytest.mark.parametrize("name", BUDGETS)
-@pytest.mark.parametrize("attack", [apgd, apgd_t])
+@pytest.mark.parametrize("attack", [apgd, apgd_t, apgd_shrink])
 def test_linear_classifier_reaches_the_closed_form(name, attack):
     model, budget = LinearVideo(), BUDGETS[name]
     clips = torch.full((B, 3, T, H, W), 0.5, dtype=torch.float64)
@@ -81,7 +81,9 @@ def test_linear_classifier_reaches_the_closed_form(name, attack):
     assert bool((budget.size(result - clips) <= 1).all())
 
 
-@pytest.mark.parametrize("card", ["apgd-ce:steps=4", "apgd-dlr:steps=4", "apgd-t:steps=3,targets=3"])
+@pytest.mark.parametrize(
+    "card", ["apgd-ce:steps=4", "apgd-dlr:steps=4", "apgd-t:steps=3,targets=3", "apgd-shrink:steps=3"]
+)
 def test_contract(card):
     check_attack(rv.load_attack(card))
 
@@ -108,6 +110,9 @@ def test_costs_are_what_the_docstring_says():
     calls.clear()
     apgd_t(model, clips, labels, tiny, seeds, steps=5, targets=9)
     assert calls == [3] * (1 + 3 * 6)  # four classes have three wrong ones
+    calls.clear()
+    apgd_shrink(model, clips, labels, tiny, seeds, steps=5, balls=3, restarts=2)
+    assert calls == [3] * 2 * 3 * 6
 
 
 def test_broken_clips_are_left_alone():
@@ -122,6 +127,36 @@ def test_broken_clips_are_left_alone():
     result = apgd_t(model, clips, labels, Budget("linf", 1e-7), torch.arange(4), steps=3, targets=1)
     assert calls == [4, 1, 1, 1, 1]
     assert torch.equal(result[:3], clips[:3])
+
+
+def test_each_ball_begins_where_the_larger_one_left_off():
+    model, seen = TinyVideoNet(4).eval(), []
+    clips = torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(0))
+    labels, budget, steps = model(clips).argmax(1), Budget("linf", 1e-4), 5
+    model.register_forward_hook(lambda _, inputs, logits: seen.append((inputs[0].detach(), margin(logits, labels))))
+    apgd_shrink(model, clips, labels, budget, torch.arange(3), steps=steps, balls=3)
+    sizes = [float(budget.size(iterate - clips).max()) for iterate, _ in seen]
+    for ball, part in zip((3, 2, 1), (sizes[start : start + steps + 1] for start in range(0, 18, 6)), strict=True):
+        assert max(part) == pytest.approx(ball, rel=1e-2)
+    gaps = torch.stack([gap for _, gap in seen[:6]])
+    best = torch.stack([seen[int(gaps[:, clip].argmax())][0][clip] for clip in range(3)])
+    begun = (clips + Budget("linf", 2e-4).project(best - clips)).clamp(0, 1)
+    torch.testing.assert_close(seen[6][0], begun, rtol=0, atol=1e-7)
+
+
+def test_a_clip_that_a_larger_ball_breaks_is_not_broken_yet():
+    """A linear classifier that falls at 2.5 radii."""
+    linear, budget = LinearVideo(), Budget("linf", 1e-3)
+    gain = worst_case(budget, linear.difference)[0]
+
+    def model(clips):
+        return torch.stack([torch.full((len(clips),), 2.5 * gain), linear(clips)[:, 1]], 1)
+
+    clips, labels = torch.full((B, 3, T, H, W), 0.5, dtype=torch.float64), torch.zeros(B, dtype=torch.long)
+    result = apgd_shrink(model, clips, labels, budget, torch.arange(B), steps=10)
+    assert bool((budget.size(result - clips) <= 1).all())
+    assert bool((model(result).argmax(1) == 0).all())
+    assert bool((model(clips + 3 * (result - clips)).argmax(1) == 1).all())
 
 
 def test_a_surrogate_is_climbed_to_the_end():
