@@ -81,9 +81,9 @@ def _attacks() -> _Lines:
     from robustvid.evaluation.cards import list_batteries, list_cards, load_attack, load_battery
 
     cards = [load_attack(name) for name in list_cards()]
-    batteries = [load_battery(name) for name in list_batteries()]
+    batteries = [(name, load_battery(name)) for name in list_batteries()]
     lines = [[card.name, card.access, card.title, card.paper] for card in cards]
-    lines += [[b.name, "battery", b.title, ", ".join(attack.name for attack in b.attacks)] for b in batteries]
+    lines += [[name, "battery", b.title, ", ".join(attack.name for attack in b.attacks)] for name, b in batteries]
     return ["Attack", "Access", "What it does", "Source"], lines
 
 

@@ -143,12 +143,15 @@ def _load_own(target: str) -> Any:
 def load_battery(name_or_path: str) -> Battery:
     """Return a battery by name or file.
 
+    Args:
+        name_or_path: ``"standard"`` for the newest, ``"standard@1"`` for that version, or ``"my/battery.toml"``.
+
     Raises:
-        UnknownNameError: nothing of that name.
+        UnknownNameError: nothing of that name, or not in that version.
         CardError: the file cannot be used, or a card has another version than the battery asks for.
     """
-    path = _card_path(name_or_path)
-    if path is None or "cards" not in _read_toml(path):
+    path = _battery_path(name_or_path)
+    if path is None:
         known = list_batteries()
         raise UnknownNameError(
             f"no battery named {name_or_path!r}.{did_you_mean(name_or_path, known)} There are: {', '.join(known)}."
@@ -158,7 +161,7 @@ def load_battery(name_or_path: str) -> Battery:
     attacks = tuple(_battery_card(path, entry) for entry in table["cards"])
     if not attacks:
         raise CardError(f"{path}: the battery lists no cards")
-    return Battery(path.stem, attacks, table["version"], table["title"])
+    return Battery(path.stem.partition("@")[0], attacks, table["version"], table["title"])
 
 
 def list_cards() -> list[str]:
@@ -189,6 +192,17 @@ def _card_path(name: str) -> Path | None:
             raise UnknownNameError(f"no card file {name}")
         return path
     return next((path for path in _shipped() if path.stem == name), None)
+
+
+def _battery_path(name: str) -> Path | None:
+    """Return the file of a battery; ``"standard@2"`` is ``"standard"`` as long as that is its version."""
+    path = _card_path(name)
+    if path is None:
+        plain, _, version = name.partition("@")
+        path = _card_path(plain)
+        if path is not None and str(_read_toml(path).get("version")) != version:
+            return None
+    return path if path is not None and "cards" in _read_toml(path) else None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Board:
             CardError: a card cannot be loaded.
         """
         if not self.corruptions:
-            return load_battery(self.battery.partition("@")[0])
+            return load_battery(self.battery)
         severities = range(1, SEVERITIES + 1)
         return [load_attack(f"corruption:kind={kind},severity={s}") for kind in self.corruptions for s in severities]
 
@@ -184,8 +184,6 @@ def changed_attacks(board: Board) -> list[str]:
     faults = [
         f"the card {attack.name} is not the one of the protocol" for attack in attacks if attack.key not in board.keys
     ]
-    if isinstance(loaded, Battery) and (found := f"{loaded.name}@{loaded.version}") != board.battery:
-        faults.append(f"the battery is {found}, the protocol names {board.battery}")
     if not faults and tuple(attack.key for attack in attacks) != board.keys:
         faults.append("the attacks are not those of the protocol, in their order")
     return faults

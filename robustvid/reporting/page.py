@@ -119,7 +119,7 @@ def number_table(results: Results, threat: str) -> dict[str, Any]:
 def _python(spec: dict[str, Any]) -> str:
     names = [attack["name"] for group in spec["attacks"] for attack in group]
     battery = spec["battery"]
-    attacks = f'rv.load_battery("{battery.partition("@")[0]}")' if battery else json.dumps(names)
+    attacks = f'rv.load_battery("{battery}")' if battery else json.dumps(names)
     budgets = ",\n        ".join(_budget(table) for table in spec["budgets"])
     surrogate = (
         f"\n    surrogate=rv.load_model({json.dumps(spec['surrogate']['name'])})," if "surrogate" in spec else ""

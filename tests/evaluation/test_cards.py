@@ -28,6 +28,17 @@ def test_every_shipped_card_and_battery_loads():
         assert rv.load_battery(name).attacks
 
 
+def test_an_older_battery_stays_loadable_under_its_version():
+    newest = rv.load_battery("standard")
+    assert rv.load_battery(f"standard@{newest.version}") == newest
+    first = rv.load_battery("standard@1")
+    assert (first.name, first.version) == ("standard", 1)
+    assert [attack.key for attack in first.attacks] != [attack.key for attack in newest.attacks]
+    for name in ("standard@7", "standard@", "standart@1"):
+        with pytest.raises(UnknownNameError, match="Did you mean 'standard"):
+            rv.load_battery(name)
+
+
 def test_the_key_follows_what_could_change_a_result():
     pgd = rv.load_attack("pgd")
     assert rv.load_attack("pgd", steps=20).key == pgd.key  # the same value, written out
