@@ -60,13 +60,13 @@ def load(model: rv.VideoClassifier, count: int, skip: int) -> tuple[Tensor, Tens
     return clips, torch.tensor([sample.label for sample in samples])
 
 
-def price(model: rv.VideoClassifier, clips: Tensor, norm: str) -> int:
-    """Return the forwards and backwards that ``standard`` spends on a right clip that never falls."""
+def price(model: rv.VideoClassifier, clips: Tensor, norm: str, battery: rv.Battery) -> int:
+    """Return the forwards and backwards that a battery spends on a right clip that never falls."""
     probe = Probe(model, lanes_on(clips.device))
     with torch.no_grad():
         labels = probe(clips).argmax(1)
     probe.forwards = 0
-    for attack in rv.load_battery("standard").attacks:
+    for attack in battery.attacks:
         attack(probe, clips, labels, budget_of(norm, 1e-9), torch.arange(len(clips)))
     return round((probe.forwards + probe.backwards) / len(clips))
 
@@ -133,22 +133,19 @@ def standing(contest: Contest, *, radius: Fraction, rounds: Sequence[Round], see
     return int((contest.right(contest.clips) & ~torch.cat(fallen)).sum())
 
 
-def ours_standing(contest: Contest, *, radius: Fraction, seed: int, data: rv.VideoDataset) -> int:
-    """Return the same of ``standard``, from a run that is not kept."""
+def ours_standing(contest: Contest, *, radius: Fraction, seed: int, data: rv.VideoDataset, battery: rv.Battery) -> int:
+    """Return the same of a battery, from a run that is not kept."""
     with TemporaryDirectory() as folder:
         budgets = [budget_of(contest.norm, radius)]
-        results = rv.evaluate(
-            contest.model, data, rv.load_battery("standard"), budgets, out=folder, seed=seed, audit=0, keep=0
-        )
+        results = rv.evaluate(contest.model, data, battery, budgets, out=folder, seed=seed, audit=0, keep=0)
         return int(results.curve()["correct"].iloc[-1])
 
 
-def ours(model: rv.VideoClassifier, norm: str, count: int, out: Path) -> list[int]:
-    """Return the same of ``standard``, from a run in ``out``."""
+def ours(model: rv.VideoClassifier, norm: str, count: int, out: Path, battery: rv.Battery) -> list[int]:
+    """Return the same of a battery, from a run in ``out``."""
     budgets = [budget_of(norm, radius) for radius in RADII[norm]]
-    results = rv.evaluate(
-        model, rv.load_data("motion10"), rv.load_battery("standard"), budgets, limit=count, out=out / "standard"
-    )
+    folder = out / f"{battery.name}@{battery.version}"
+    results = rv.evaluate(model, rv.load_data("motion10"), battery, budgets, limit=count, out=folder)
     rows = by_clip(results.rows)
     stands = []
     for index in choose_clips(results.spec["data"]["videos"], count, seed=0):
@@ -162,11 +159,12 @@ def main() -> None:
     parser = command_line("strength", __doc__)
     parser.add_argument("--model", default="conv3d")
     parser.add_argument("--threat", choices=list(RADII), default="linf")
+    parser.add_argument("--battery", default="standard", help="ours, such as standard@1")
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--skip", type=int, default=0, help="so many of the clips, which have been measured before")
     parser.add_argument("--steps", type=int, default=50, help="of every gradient attack of the peers")
     parser.add_argument("--targets", type=int, default=5, help="of the peers' targeted attacks")
-    parser.add_argument("--passes", type=int, help="of a peer, for a clip and radius  [default: those of standard]")
+    parser.add_argument("--passes", type=int, help="of a peer, for a clip and radius  [default: those of the battery]")
     parser.add_argument("--radius", type=Fraction, help="the only one, for --seeds")
     parser.add_argument("--seeds", type=int, default=4, help="so many, at --radius")
     peers = [_short(name) for name in contestants("linf", steps=1, targets=1)]
@@ -175,21 +173,21 @@ def main() -> None:
     given = parser.parse_args()
     keep_freed_memory()
     device = pick_device(None)
-    model = rv.load_model(given.model).to(device)
+    model, battery = rv.load_model(given.model).to(device), rv.load_battery(given.battery)
     known = contestants(given.threat, given.steps, given.targets)
     rounds_of = {name: rounds for name, rounds in known.items() if _short(name) in given.only}
     out = given.out / f"{model.card.name}-{given.threat}-{given.clips}"
     out.mkdir(parents=True, exist_ok=True)
     clips, labels = (tensor.to(device) for tensor in load(model, given.clips, given.skip))
     with frozen(model), full_float32():
-        passes = given.passes or price(model, clips[: lanes_on(device)], given.threat)
+        passes = given.passes or price(model, clips[: lanes_on(device)], given.threat, battery)
     contest = Contest(Probe(fold(model), lanes_on(device)), model, clips, labels, given.threat, passes)
     title = f"{model.card.name}, {len(clips)} clips, {passes} passes a clip and radius"
     if given.radius:
         print(f"{title}: how many stand at {given.threat} {given.radius} with each seed")
         data = rv.load_data("motion10")
         some = Some(data, choose_clips(len(data), given.clips, seed=0)[given.skip :])
-        measures = {"robustvid standard": partial(ours_standing, data=some)}
+        measures = {f"robustvid {battery.name}@{battery.version}": partial(ours_standing, data=some, battery=battery)}
         measures |= {name: partial(standing, rounds=rounds) for name, rounds in rounds_of.items()}
         for name, measure in measures.items():
             left = []
@@ -198,7 +196,7 @@ def main() -> None:
                 left.append(kept(folder, name, contest, partial(measure, radius=given.radius, seed=seed)))
             print(f"| {name} | {', '.join(map(str, left))} | {fmean(left):.1f} |", flush=True)
         return
-    stands = {"robustvid standard": ours(model, given.threat, given.clips, out)[given.skip :]}
+    stands = {f"robustvid {battery.name}@{battery.version}": ours(model, given.threat, given.clips, out, battery)[given.skip :]}
     for name, rounds in rounds_of.items():
         stands[name] = kept(out / f"from-{given.skip}", name, contest, partial(stands_at, rounds=rounds))
     print(table(stands, given.threat, title))
@@ -229,7 +227,7 @@ def _short(name: str) -> str:
 def table(stands: dict[str, list[int]], norm: str, title: str) -> str:
     """Return robust accuracy by radius, and how many clips a peer breaks that ``standard`` leaves standing."""
     radii = [f"{int(radius * 255)}/255" if norm == "linf" else str(radius) for radius in RADII[norm]]
-    lines = [title, "", f"| {norm} | clean | {' | '.join(radii)} | broken though `standard` leaves it standing |"]
+    lines = [title, "", f"| {norm} | clean | {' | '.join(radii)} | broken though ours leaves it standing |"]
     lines.append("|---" * (len(radii) + 3) + "|")
     mine = next(iter(stands.values()))
     for name, found in stands.items():
