@@ -6,20 +6,27 @@
     python -m benchmarks.boards --tables                          # the boards as tables
 
 Runs lie under --runs as BOARD/MODEL; an interrupted one goes on. With --measured, only runs that are complete are
-entered, and none is begun.
+entered, and none is begun. With --extend, a run begins with what the model's entry has measured: where the battery of a
+board has gained an attack, only that one is run, and on what still stood.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import robustvid as rv
 from benchmarks import command_line
 from robustvid.contracts import ModelCard
+from robustvid.errors import RunError
+from robustvid.evaluation.journal import Journal, read_rows
 from robustvid.evaluation.machine import keep_freed_memory
+from robustvid.evaluation.results import AUDIT
 from robustvid.evaluation.spec import write_json
+from robustvid.evaluation.sweep import choose_clips
 from robustvid.leaderboard.boards import Board, list_boards, load_board, shipped_boards
 from robustvid.leaderboard.checking import check_board, find_entry, sound_entries
 from robustvid.leaderboard.entries import ENTRY, note_status, read_entry, write_entry
@@ -28,6 +35,7 @@ from robustvid.leaderboard.verifying import earned, verify
 from robustvid.models import zoo
 
 BY, ROWS = "the robustvid authors", "rows.jsonl.gz"
+KEPT = 40  # clips of every threat that a run keeps, for the page and for what survives storage
 
 
 def training(card: ModelCard) -> str:
@@ -40,13 +48,14 @@ def training(card: ModelCard) -> str:
     return f"{plan['objective'].partition(':')[0]}, {' or '.join(plan['threats'])}{schedule}{''.join(cut)}"
 
 
-def measured(board: Board, name: str, runs: Path, *, only_complete: bool) -> rv.Results | None:
+def measured(board: Board, name: str, runs: Path, *, only_complete: bool, extend: bool) -> rv.Results | None:
     """Return the run of a model by the protocol of a board, made now if it has to be; None where it may not be."""
     folder = runs / board.name / name
     if only_complete:
         results = rv.Results(folder) if (folder / "spec.json").is_file() else None
         return results if results is not None and results.complete else None
-    return rv.evaluate(
+    run = partial(
+        rv.evaluate,
         rv.load_model(name),
         rv.load_data(board.data, split=board.split),
         board.load_attacks(),
@@ -55,9 +64,41 @@ def measured(board: Board, name: str, runs: Path, *, only_complete: bool) -> rv.
         seed=board.seed,
         strategy=board.strategy,
         precision=board.precision,
-        keep=40,
+        keep=KEPT,
         out=folder,
     )
+    if extend and not folder.is_dir():
+        begin_with(board.folder / name, board, folder, run)
+    return run()
+
+
+class _BegunError(Exception):
+    """A run has its folder and its spec."""
+
+
+def begin_with(entry: Path, board: Board, folder: Path, run: Callable[..., rv.Results]) -> None:
+    """Begin a run with the rows of an entry: what an attack makes of a clip does not depend on the battery.
+
+    Those of the clips that are kept are made anew, as an entry does not hold what attacks made of them.
+
+    Raises:
+        RunError: the entry was measured in another way.
+    """
+
+    def stop(_: object) -> None:
+        raise _BegunError
+
+    with suppress(_BegunError):
+        run(progress=stop)
+    before, now = rv.Results(entry).spec, rv.Results(folder).spec
+    others = [key for key in before | now if key not in {"battery", "attacks"} and before.get(key) != now.get(key)]
+    if others:
+        raise RunError(f"{entry} was measured with another {', '.join(others)}: measure it without --extend")
+    kept = choose_clips(now["data"]["videos"], board.clips, board.seed)[:KEPT]
+    for name in ("rows.jsonl", AUDIT):
+        (folder / name).unlink(missing_ok=True)
+        with Journal(folder / name) as journal:
+            journal.append(row for row in read_rows(entry / name) if row.index not in kept)
 
 
 def enter(board: Board, name: str, results: rv.Results) -> None:
@@ -132,6 +173,7 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", default=zoo())
     parser.add_argument("--runs", type=Path, default=Path("runs/boards"))
     parser.add_argument("--measured", action="store_true", help="enter what is measured, and measure nothing")
+    parser.add_argument("--extend", action="store_true", help="begin with what the entries have measured")
     parser.add_argument("--verify", action="store_true", help="attack the entries again instead")
     parser.add_argument("--tables", action="store_true", help="print the boards instead")
     parser.add_argument("--clips", type=int, default=20, help="with --verify: how many")
@@ -147,7 +189,7 @@ def main() -> None:
                 attack_again(board, model, asked.runs, asked.clips)
             continue
         for model in asked.model:
-            results = measured(board, model, asked.runs, only_complete=asked.measured)
+            results = measured(board, model, asked.runs, only_complete=asked.measured, extend=asked.extend)
             if results is not None:
                 enter(board, model, results)
         for entry, faults in check_board(board).items():

@@ -196,7 +196,11 @@ def main() -> None:
                 left.append(kept(folder, name, contest, partial(measure, radius=given.radius, seed=seed)))
             print(f"| {name} | {', '.join(map(str, left))} | {fmean(left):.1f} |", flush=True)
         return
-    stands = {f"robustvid {battery.name}@{battery.version}": ours(model, given.threat, given.clips, out, battery)[given.skip :]}
+    stands = {
+        f"robustvid {battery.name}@{battery.version}": ours(model, given.threat, given.clips, out, battery)[
+            given.skip :
+        ]
+    }
     for name, rounds in rounds_of.items():
         stands[name] = kept(out / f"from-{given.skip}", name, contest, partial(stands_at, rounds=rounds))
     print(table(stands, given.threat, title))
