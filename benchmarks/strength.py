@@ -182,12 +182,13 @@ def main() -> None:
     with frozen(model), full_float32():
         passes = given.passes or price(model, clips[: lanes_on(device)], given.threat, battery)
     contest = Contest(Probe(fold(model), lanes_on(device)), model, clips, labels, given.threat, passes)
+    mine = f"robustvid {battery.name}@{battery.version}"
     title = f"{model.card.name}, {len(clips)} clips, {passes} passes a clip and radius"
     if given.radius:
         print(f"{title}: how many stand at {given.threat} {given.radius} with each seed")
         data = rv.load_data("motion10")
         some = Some(data, choose_clips(len(data), given.clips, seed=0)[given.skip :])
-        measures = {f"robustvid {battery.name}@{battery.version}": partial(ours_standing, data=some, battery=battery)}
+        measures = {mine: partial(ours_standing, data=some, battery=battery)}
         measures |= {name: partial(standing, rounds=rounds) for name, rounds in rounds_of.items()}
         for name, measure in measures.items():
             left = []
@@ -196,11 +197,7 @@ def main() -> None:
                 left.append(kept(folder, name, contest, partial(measure, radius=given.radius, seed=seed)))
             print(f"| {name} | {', '.join(map(str, left))} | {fmean(left):.1f} |", flush=True)
         return
-    stands = {
-        f"robustvid {battery.name}@{battery.version}": ours(model, given.threat, given.clips, out, battery)[
-            given.skip :
-        ]
-    }
+    stands = {mine: ours(model, given.threat, given.clips, out, battery)[given.skip :]}
     for name, rounds in rounds_of.items():
         stands[name] = kept(out / f"from-{given.skip}", name, contest, partial(stands_at, rounds=rounds))
     print(table(stands, given.threat, title))
