@@ -16,7 +16,7 @@ from torch import Tensor
 
 import robustvid as rv
 from benchmarks import command_line
-from benchmarks.models import as_clip
+from benchmarks.models import BATCH, as_clip
 from robustvid.contracts import frozen, in_lanes
 from robustvid.evaluation.machine import full_float32, keep_freed_memory, pick_device
 from robustvid.evaluation.probe import Probe, lanes_on
@@ -25,7 +25,6 @@ from robustvid.leaderboard.boards import load_board
 from robustvid.leaderboard.checking import find_entry
 from robustvid.models.fold import fold
 
-BATCH = 16  # an eighth faster than 64 on a CPU, whose caches it fits
 ATTACKS = ["apgd-ce", "apgd-dlr", "apgd-t", "fmn", "apgd-shrink"]
 
 

@@ -32,7 +32,7 @@ from torch import Tensor
 
 import robustvid as rv
 from benchmarks import command_line
-from benchmarks.models import Some
+from benchmarks.models import BATCH, Some
 from benchmarks.peers import Round, contestants
 from robustvid.contracts import frozen, in_lanes
 from robustvid.evaluation.machine import full_float32, keep_freed_memory, pick_device
@@ -44,7 +44,6 @@ from robustvid.models.fold import fold
 
 Found = TypeVar("Found")
 RADII: dict[str, list[Any]] = {"linf": [Fraction(n, 255) for n in (2, 4, 8, 12)], "l2": [0.5, 1.0, 2.0, 4.0]}
-BATCH = 16  # an eighth faster than 64 on a CPU, whose caches it fits
 
 
 def budget_of(norm: str, radius: Fraction | float) -> rv.Budget:

@@ -10,7 +10,7 @@ from typing import Any
 
 from robustvid.attacks.corruption import SEVERITIES
 from robustvid.budget import Budget
-from robustvid.errors import BudgetError, LeaderboardError
+from robustvid.errors import BudgetError, CardError, LeaderboardError, UnknownNameError
 from robustvid.evaluation.cards import Attack, Battery, load_attack, load_battery
 from robustvid.evaluation.results import Results
 from robustvid.evaluation.threats import Threat, group_threats
@@ -80,6 +80,7 @@ class Board:
         """Return the battery, or every corruption at every severity.
 
         Raises:
+            UnknownNameError: there is no such battery, or not in that version.
             CardError: a card cannot be loaded.
         """
         if not self.corruptions:
@@ -174,12 +175,11 @@ def load_board(name: str, root: Path | None = None) -> Board:
 
 
 def changed_attacks(board: Board) -> list[str]:
-    """Return which cards of the battery are no longer those of the protocol.
-
-    Raises:
-        CardError: the battery cannot be loaded.
-    """
-    loaded = board.load_attacks()
+    """Return which cards of the battery are no longer those of the protocol, or why it cannot be loaded."""
+    try:
+        loaded = board.load_attacks()
+    except (CardError, UnknownNameError) as error:
+        return [str(error)]
     attacks = loaded.attacks if isinstance(loaded, Battery) else loaded
     faults = [
         f"the card {attack.name} is not the one of the protocol" for attack in attacks if attack.key not in board.keys

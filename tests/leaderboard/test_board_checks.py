@@ -171,6 +171,13 @@ def test_a_changed_card_is_found(root, runs):
     assert faults["toy"][0].startswith("attacks is [")
 
 
+def test_a_battery_that_is_not_there_leaves_the_board_out_and_says_so(root, runs):
+    (root / "noise-linf" / "board.toml").write_text(protocol(runs["toy"].spec, battery="quick@9"))
+    faults = check_board(load_board("noise-linf", root))
+    assert len(faults["board.toml"]) == 1
+    assert faults["board.toml"][0].startswith("no battery named 'quick@9'. Did you mean 'quick'?")
+
+
 def test_a_model_that_comes_with_robustvid_has_to_be_the_one_measured(board):
     rewrite(board.folder / "toy" / "entry.json", lambda facts: facts.update(source="frame_pool"))
     faults = check_board(board)["toy"]
