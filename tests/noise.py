@@ -1,11 +1,10 @@
 """Videos of noise, labelled by a linear toy model: measured in milliseconds, with curves that fall."""
 
-import json
-
 import torch
 from torch import nn
 
 import robustvid as rv
+from robustvid.leaderboard.boards import protocol_of, protocol_text
 from robustvid.models.classifier import VideoClassifier
 
 CLASSES = ("a", "b", "c", "d")
@@ -41,20 +40,6 @@ RADII = ("1/510", "1/255", "2/255", "4/255")
 BUDGETS = [rv.Budget("linf", radius) for radius in RADII]
 
 
-def protocol(spec, **changes):
-    """Return the text of the board whose protocol a run follows."""
-    keys = [attack["key"] for group in spec["attacks"] for attack in group]
-    data, clip = spec["data"], spec["model"]["clip"]
-    fields = {
-        "title": "noise: no pixel moves further than ε",
-        "version": 1,
-        **{name: data[name] for name in ("split", "videos", "digest", "clips")},
-        "data": data["name"],
-        **{name: spec[name] for name in ("seed", "battery", "strategy", "precision")},
-        "keys": keys,
-        "budgets": [budget.describe() for budget in BUDGETS],
-        "headline": BUDGETS[2].describe(),
-        **changes,
-    }
-    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items()]
-    return "\n".join([*lines, "[clip]", *(f"{name} = {json.dumps(value)}" for name, value in clip.items())])
+def protocol(results, **changes):
+    """Return the text of the board whose protocol a run follows, but for the changes."""
+    return protocol_text(protocol_of(results, headline=BUDGETS[2].describe()) | changes)

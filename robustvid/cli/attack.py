@@ -8,12 +8,26 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from robustvid.cli.options import DATA, DEVICE, JSON, MLFLOW, ON_ERROR, ROOT, SEED, Decorator, all_of, told_of_skipping
+from robustvid.cli.options import (
+    BOARDS,
+    DATA,
+    DEVICE,
+    JSON,
+    MLFLOW,
+    ON_ERROR,
+    ROOT,
+    SEED,
+    Decorator,
+    all_of,
+    told_of_skipping,
+)
 from robustvid.cli.progress import sweep_progress
 
 if TYPE_CHECKING:
@@ -26,6 +40,7 @@ class Options:
 
     model: str
     board: Board | None
+    boards: str | None
     surrogate: str | None
     data: str
     root: str | None
@@ -58,6 +73,7 @@ _OPTIONS: tuple[Decorator, ...] = (
         "--board",
         help="Follow the protocol of this leaderboard: its data, clips, budgets and battery.",
     ),
+    BOARDS,
     click.option(
         "--surrogate",
         metavar="MODEL",
@@ -118,7 +134,7 @@ _OPTIONS: tuple[Decorator, ...] = (
     JSON,
 )
 _OF_BOARDS = (
-    *("surrogate", "data", "split", "attacks", "battery", "norm", "eps_frame", "eps_clip", "frames", "clips"),
+    *("surrogate", "split", "attacks", "battery", "norm", "eps_frame", "eps_clip", "frames", "clips"),
     *("seed", "strategy", "precision"),
 )
 
@@ -147,7 +163,9 @@ def attack(**options: Any) -> None:
         given = [name for name in _OF_BOARDS if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
         if given:
             raise click.UsageError(f"--board says what {', '.join(given)} are; give one or the other")
-        options |= _protocol(options["board"])
+        options |= _protocol(options["board"], options["boards"])
+        if ctx.get_parameter_source("data") is ParameterSource.DEFAULT:
+            options["data"] = options["board"].data
     run_attack(Options(**options))
 
 
@@ -202,7 +220,8 @@ def _run(asked: Options, command: list[str], limit: int | None) -> Any:
     keep_freed_memory()
     attacks, budgets = _question(asked)
     model = rv.load_model(asked.model)
-    data = rv.load_data(asked.data, root=asked.root, split=asked.split)
+    load = asked.board.load_data if asked.board else partial(rv.load_data, split=asked.split)
+    data = load(asked.data, root=asked.root)
     settings: dict[str, Any] = {
         "surrogate": rv.load_model(asked.surrogate) if asked.surrogate else None,
         "training": _training(attacks, asked),
@@ -237,12 +256,12 @@ def _run(asked: Options, command: list[str], limit: int | None) -> Any:
     return results
 
 
-def _protocol(name: str) -> dict[str, Any]:
+def _protocol(name: str, boards: str | None) -> dict[str, Any]:
     """Return the options that a board fixes, and the board."""
     from robustvid.leaderboard.boards import load_board
 
-    board = load_board(name)
-    fixed = {name: getattr(board, name) for name in ("data", "split", "seed", "strategy", "precision")}
+    board = load_board(name, Path(boards) if boards else None)
+    fixed = {name: getattr(board, name) for name in ("split", "seed", "strategy", "precision")}
     return fixed | {"board": board, "clips": str(board.clips)}
 
 
@@ -292,7 +311,8 @@ def _tell(results: Any, asked: Options) -> None:
     if link:
         console.print(f"MLflow    {link}", soft_wrap=True, highlight=False, markup=False)
     if asked.board:
-        line = f"Next      robustvid leaderboard submit {results.folder} --board {asked.board.name} --id NAME"
+        where = f"{asked.board.name} --boards {asked.boards}" if asked.boards else asked.board.name
+        line = f"Next      robustvid leaderboard submit {results.folder} --board {where} --id NAME"
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 

@@ -11,13 +11,9 @@ from typing import Any
 
 import click
 
-from robustvid.cli.options import DEVICE, JSON, Decorator
+from robustvid.cli.options import BOARDS, DEVICE, JSON, ROOT
 from robustvid.cli.progress import counted, sweep_progress
 from robustvid.cli.runs import find_run
-
-_BOARDS: Decorator = click.option(
-    "--boards", type=click.Path(), help="Folder of all boards.  [default: those that come with robustvid]"
-)
 
 
 @click.group(
@@ -39,7 +35,7 @@ Example:
   robustvid leaderboard list
 """,
 )
-@_BOARDS
+@BOARDS
 def list_boards_command(boards: str | None) -> None:
     """List the boards, what they measure, and how many entries they have."""
     from rich.console import Console
@@ -54,6 +50,34 @@ def list_boards_command(boards: str | None) -> None:
         cells = (board.name, board.question, str(len(entry_folders(board))), board.title)
         table.add_row(*map(Text, cells))
     Console().print(table)
+
+
+@leaderboard.command(
+    epilog="""\b
+Examples:
+  robustvid attack --battery standard --eps-frame 1..8*2/255 --clips all --root my/videos --data folder --out runs/first
+  robustvid leaderboard new mine runs/first --headline "linf frame 4/255" --boards boards
+  robustvid attack --board mine --boards boards --root my/videos --data folder --model other/checkpoint
+"""
+)
+@click.argument("name")
+@click.argument("run")
+@click.option("--headline", default="", help='The budget that orders it, such as "linf frame 4/255".')
+@click.option("--title", default="", help="What it measures, in words.  [default: the data and the headline]")
+@click.option("--boards", type=click.Path(), default="boards", show_default=True, help="Folder of all boards.")
+def new(name: str, run: str, headline: str, title: str, boards: str) -> None:
+    """Make a board of your own: the protocol that a run follows, for other models to be measured in the same way.
+
+    NAME is the board's, RUN a run folder, or its name inside ./runs. The run can then be submitted as its first entry.
+    """
+    from robustvid.evaluation.results import Results
+    from robustvid.leaderboard.boards import PROTOCOL, write_board
+
+    results = Results(find_run(run))
+    board = write_board(results, Path(boards), name, headline=headline, title=title)
+    click.echo(f"{name}: {board.clips} clips of {board.data}, {board.battery or 'corruptions'}, by {board.question}")
+    click.echo(f"Board     {board.folder / PROTOCOL}")
+    click.echo(f"Next      robustvid leaderboard submit {run} --board {name} --boards {boards} --id ID")
 
 
 @leaderboard.command(
@@ -78,7 +102,7 @@ Examples:
 @click.option("--bibtex", type=click.File(), help="A file.")
 @click.option("--by", default="", help="Who submits it.")
 @click.option("--out", type=click.Path(), help="A new folder.  [default: ./<id>]")
-@_BOARDS
+@BOARDS
 def submit(run: str, board: str | None, name: str, out: str | None, boards: str | None, **facts: Any) -> None:
     """Make an entry of a run: the facts given here, its numbers, and the evidence.
 
@@ -102,7 +126,8 @@ def submit(run: str, board: str | None, name: str, out: str | None, boards: str 
     numbers = entry.facts["numbers"]
     click.echo(f"{entry.id}: {numbers['headline']['correct']:g} of {numbers['n']} clips stand, {target.question}")
     click.echo(f"Entry     {folder}, for the board {target.name}")
-    click.echo(f"Next      robustvid leaderboard add {folder}, and a pull request with leaderboards/{target.name}")
+    then = f" --boards {boards}" if boards else f", and a pull request with leaderboards/{target.name}"
+    click.echo(f"Next      robustvid leaderboard add {folder}{then}")
 
 
 @leaderboard.command(
@@ -112,7 +137,7 @@ Example:
 """
 )
 @click.argument("folder", type=click.Path(exists=True, file_okay=False))
-@_BOARDS
+@BOARDS
 def add(folder: str, boards: str | None) -> None:
     """Put an entry on its board, if every check passes."""
     import shutil
@@ -148,7 +173,7 @@ Examples:
 """
 )
 @click.option("--board", help="Only this one.")
-@_BOARDS
+@BOARDS
 def check(board: str | None, boards: str | None) -> None:
     """Compute every number again from its evidence; exit with 2 and the reasons where one does not follow."""
     from robustvid.leaderboard.checking import check_board, entry_folders
@@ -158,7 +183,8 @@ def check(board: str | None, boards: str | None) -> None:
         found = {one.name: check_board(one, progress) for one in chosen}
     _tell_faults({f"{name}/{entry}": faults for name, by in found.items() for entry, faults in by.items()})
     for one in chosen:
-        click.echo(f"{one.name}: {len(entry_folders(one))} entries, every number follows from its evidence")
+        n = len(entry_folders(one))
+        click.echo(f"{one.name}: {n} {'entry' if n == 1 else 'entries'}, every number follows from its evidence")
 
 
 @leaderboard.command(
@@ -170,7 +196,8 @@ Examples:
 )
 @click.argument("entry")
 @click.option("-m", "--model", help="What to attack.  [default: what the entry names, if robustvid ships it]")
-@click.option("--root", type=click.Path(), help="Folder of the dataset; motion10 needs none.")
+@click.option("-d", "--data", help="What loads the board's data.  [default: their name]")
+@ROOT
 @click.option("-n", "--clips", type=click.IntRange(min=1), default=40, show_default=True)
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the choice of clips and of the attacks.")
 @click.option("--record", is_flag=True, help="Note the outcome in the entry.")
@@ -178,7 +205,7 @@ Examples:
 @click.option("--out", type=click.Path(), help="Run folder.  [default: runs/verify-<board>-<entry>-<seed>]")
 @DEVICE
 @JSON
-@_BOARDS
+@BOARDS
 def verify(entry: str, boards: str | None, **options: Any) -> None:
     """Attack some clips of an entry again from the weights; exit with 1 where the numbers disagree.
 
@@ -199,7 +226,7 @@ Examples:
 @click.option("--board", help="Only this one.")
 @click.option("-m", "--model", "given", multiple=True, metavar="ID=SOURCE", help="What to load for an entry.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of the CPU.")
-@_BOARDS
+@BOARDS
 def time_command(board: str | None, given: tuple[str, ...], threads: int, boards: str | None) -> None:
     """Time the models of the entries for one clip, all in turns, on the CPU; the page shows it.
 
@@ -217,7 +244,7 @@ Examples:
 """
 )
 @click.option("--out", type=click.Path(), default="index.html", show_default=True, help="The page.")
-@_BOARDS
+@BOARDS
 def build(out: str, boards: str | None) -> None:
     """Write one offline HTML file with every board; entries that fail the check are left out, by name."""
     from robustvid.leaderboard.page import write_page
@@ -237,7 +264,7 @@ Example:
 """
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
-@_BOARDS
+@BOARDS
 def serve(port: int, boards: str | None) -> None:
     """Build the page and show it on this machine alone, until Ctrl-C."""
     import tempfile
@@ -286,7 +313,7 @@ def _verify(name: str, boards: str | None, options: dict[str, Any]) -> None:
             entry,
             board,
             rv.load_model(source),
-            rv.load_data(board.data, root=options["root"], split=board.split),
+            board.load_data(options["data"] or board.data, options["root"]),
             Path(out),
             clips=options["clips"],
             seed=options["seed"],

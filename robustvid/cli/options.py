@@ -14,6 +14,9 @@ DATA: Decorator = click.option(
     "-d", "--data", default="motion10", show_default=True, help="Dataset name, or module:function."
 )
 ROOT: Decorator = click.option("--root", type=click.Path(), help="Folder of the dataset; motion10 needs none.")
+BOARDS: Decorator = click.option(
+    "--boards", type=click.Path(), help="Folder of all boards.  [default: those that come with robustvid]"
+)
 SEED: Decorator = click.option("--seed", default=0, show_default=True, help="Seed of every random draw.")
 DEVICE: Decorator = click.option("--device", help="cpu, cuda, cuda:1.  [default: a GPU when there is one]")
 ON_ERROR: Decorator = click.option(

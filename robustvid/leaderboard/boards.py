@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -10,11 +11,13 @@ from typing import Any
 
 from robustvid.attacks.corruption import SEVERITIES
 from robustvid.budget import Budget
+from robustvid.contracts import VideoDataset
+from robustvid.data import DATASETS, load_data
 from robustvid.errors import BudgetError, CardError, LeaderboardError, UnknownNameError
 from robustvid.evaluation.cards import Attack, Battery, load_attack, load_battery
 from robustvid.evaluation.results import Results
 from robustvid.evaluation.threats import Threat, group_threats
-from robustvid.leaderboard.fields import is_count
+from robustvid.leaderboard.fields import NAME, is_count
 from robustvid.registry import check_name, shipped_folder
 
 PROTOCOL = "board.toml"
@@ -88,6 +91,27 @@ class Board:
         severities = range(1, SEVERITIES + 1)
         return [load_attack(f"corruption:kind={kind},severity={s}") for kind in self.corruptions for s in severities]
 
+    def load_data(self, source: str, root: str | Path | None = None) -> VideoDataset:
+        """Return the data that the board measures on.
+
+        Args:
+            source: what :func:`robustvid.load_data` takes: ``board.data``, or what holds the same, such as ``"cache"``.
+            root: folder that holds them.
+
+        Raises:
+            LeaderboardError: the name alone loads nothing, or the source holds other data.
+            DataError: they cannot be used.
+        """
+        if source == self.data and source not in DATASETS.targets:
+            raise LeaderboardError(
+                f"{self.name} is measured on {self.data!r}, which does not come with robustvid: say with --data what "
+                "loads it"
+            )
+        data = load_data(source, root=root, split=self.split)
+        if data.name != self.data:
+            raise LeaderboardError(f"{self.name} is measured on {self.data!r}; {source} holds {data.name!r}")
+        return data
+
     def mismatches(self, results: Results, *, other_attacks: bool = False) -> list[str]:
         """Return where a run's spec differs from the protocol, in words.
 
@@ -146,8 +170,96 @@ def load_board(name: str, root: Path | None = None) -> Board:
     check_name("board", name, list_boards(root))
     path = root / name / PROTOCOL
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
+        raise LeaderboardError(f"{path} cannot be read: {error}") from None
+    return _read(text, path)
+
+
+def write_board(results: Results, root: Path, name: str, *, headline: str = "", title: str = "") -> Board:
+    """Make a board of the protocol that a run follows, so that others can be measured in the same way.
+
+    Args:
+        results: a complete run of a battery, or of corruptions at every severity.
+        root: the folder of all boards; made where it is not there.
+        name: of the new board and its folder.
+        headline: the budget that orders it, in words; may be left out where there is only one.
+        title: what it measures, in words; made of the data and the headline when empty.
+
+    Raises:
+        LeaderboardError: the name is none or taken, or other models could not be held to what the run did.
+    """
+    path = root / name / PROTOCOL
+    if not NAME.fullmatch(name):
+        raise LeaderboardError(f"a board cannot be called {name!r}; wanted small letters, digits, dots and dashes")
+    if path.parent.exists():
+        raise LeaderboardError(f"{path.parent} is there already; take another name, or remove it")
+    if not results.complete:
+        raise LeaderboardError(f"{results.folder} is not complete: the same robustvid attack goes on with it")
+    table = protocol_of(results, headline=headline, title=title)
+    text = protocol_text(table)
+    board = _read(text, path)
+    if faults := changed_attacks(board) + board.mismatches(results):
+        raise LeaderboardError(f"{results.folder} is no protocol for a board: {'; '.join(faults)}")
+    path.parent.mkdir(parents=True)
+    path.write_text(text, encoding="utf-8")
+    return board
+
+
+def protocol_of(results: Results, *, headline: str = "", title: str = "") -> dict[str, Any]:
+    """Return the protocol that a run follows, field by field, as :func:`write_board` has it.
+
+    Raises:
+        LeaderboardError: the run is of neither a battery nor corruptions, or the headline is none of its budgets.
+    """
+    spec, data = results.spec, results.spec["data"]
+    attacks = [attack for group in spec["attacks"] for attack in group]
+    kinds = [attack["params"]["kind"] for attack in attacks if attack["function"] == "corruption"]
+    if not (spec["battery"] or kinds):
+        raise LeaderboardError(
+            f"{results.folder} ran {', '.join(attack['name'] for attack in attacks)}: a board takes a battery, so that "
+            "everybody runs the same; measure with --battery"
+        )
+    budgets = _words(budget for threat in results.plan.threats for budget in threat.budgets)
+    headline = headline or (budgets[0] if len(budgets) == 1 else "")
+    if headline not in budgets:
+        raise LeaderboardError(
+            f"{f'{headline!r} is no budget of the run' if headline else 'which budget orders the board'}; --headline "
+            f"takes {', '.join(map(repr, budgets))}"
+        )
+    return {
+        "title": title or f"{data['name']}: {'corruptions' if kinds else headline}",
+        "version": 1,
+        "data": data["name"],
+        "split": data["split"],
+        "videos": data["videos"],
+        "digest": data["digest"] or "",
+        "clips": data["clips"],
+        "seed": spec["seed"],
+        "battery": spec["battery"] or "",
+        "corruptions": list(dict.fromkeys(kinds)),
+        "keys": [attack["key"] for attack in attacks],
+        "strategy": spec["strategy"],
+        "precision": spec.get("precision", "exact"),
+        "budgets": budgets,
+        "headline": headline,
+        "clip": spec["model"]["clip"],
+    }
+
+
+def protocol_text(table: Mapping[str, Any]) -> str:
+    """Return a protocol as the text of ``board.toml``."""
+    fields = [(name, value) for name, value in table.items() if name != "clip" and value != []]
+    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in fields]
+    clip = [f"{name} = {json.dumps(value)}" for name, value in table["clip"].items()]
+    return "\n".join([*lines, "", "[clip]", *clip, ""])
+
+
+def _read(text: str, path: Path) -> Board:
+    """Return the board of a protocol's text, which is or will be at this path."""
+    try:
+        table = tomllib.loads(text)
+    except ValueError as error:
         raise LeaderboardError(f"{path} cannot be read: {error}") from None
     table = {"battery": "", "corruptions": []} | table
     if faults := _faults(table):
@@ -163,7 +275,7 @@ def load_board(name: str, root: Path | None = None) -> Board:
         key: value for key, value in table.items() if key not in {"budgets", "headline", "corruptions", "keys", "clip"}
     }
     return Board(
-        name=name,
+        name=path.parent.name,
         budgets=budgets,
         headline=headline,
         corruptions=tuple(table["corruptions"]),

@@ -10,7 +10,6 @@ import base64
 import datetime as dt
 import hashlib
 import json
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from robustvid.evaluation.spec import write_json
 from robustvid.leaderboard.boards import Board
 from robustvid.leaderboard.fields import (
     MOST_JSON,
+    NAME,
     is_count,
     is_date,
     is_digest,
@@ -44,7 +44,6 @@ PLAIN = ("spec.json", "environment.json", "model_flags.json", "path.json", LEFT_
 JOURNALS = ("rows.jsonl", AUDIT)
 EVIDENCE = (*PLAIN, *(name + PACKED for name in JOURNALS), CLIPS, FRAMES)
 _LONGEST_TEXT = 2000
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _PICTURE = "data:image/webp;base64,"
 
 
@@ -125,7 +124,7 @@ def read_entry(folder: Path) -> Entry:
         raise LeaderboardError(f"{folder} is a link; an entry is a folder")
     facts = read_json(folder / ENTRY)
     faults = entry_faults(facts)
-    if not _NAME.fullmatch(folder.name):
+    if not NAME.fullmatch(folder.name):
         faults.append(
             f"the folder is called {folder.name!r}; wanted small letters, digits, dots and dashes, at most 64"
         )
@@ -294,11 +293,11 @@ _TEXT = (is_text(200), "text of at most 200 characters")
 _LINK = (is_link, "a link that begins with https://, or nothing")
 _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "schema": (lambda value: value == SCHEMA, SCHEMA),
-    "id": (lambda value: isinstance(value, str) and _NAME.fullmatch(value) is not None, "the name of the folder"),
+    "id": (lambda value: isinstance(value, str) and NAME.fullmatch(value) is not None, "the name of the folder"),
     "board": (is_text(100, 1), "the name of a board"),
     "protocol": (is_count, "the version of the board's protocol"),
     "of": (
-        lambda value: value is None or (isinstance(value, str) and _NAME.fullmatch(value) is not None),
+        lambda value: value is None or (isinstance(value, str) and NAME.fullmatch(value) is not None),
         "the id of the entry that this evaluates again, or null",
     ),
     "title": _TEXT,

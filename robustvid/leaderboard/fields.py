@@ -12,6 +12,7 @@ from typing import Any
 from robustvid.errors import LeaderboardError
 
 MOST_JSON = 8 << 20
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # of a board or an entry, and of its folder
 
 
 def read_json(path: Path) -> Any:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from noise import Noise, protocol, toy_model
 
 import robustvid as rv
 from robustvid.cli import main
@@ -31,6 +30,7 @@ def videos(split="test"):
 """
 RUN = ["attack", "-m", "mine.py:model", "-d", "mine.py:videos", "-b", "quick", "--mlflow", "off", "--clips", "all"]
 RUN += ["--eps-frame", "1/510,1/255,2/255,4/255", "--out", "runs/mine"]
+NEW = ["leaderboard", "new", "noise-linf", "runs/mine", "--headline", "linf frame 2/255"]
 SUBMIT = ["leaderboard", "submit", "runs/mine", "--id", "mine", "--source", "mine.py:model", "--boards", "boards"]
 
 
@@ -43,9 +43,7 @@ def mine():
     """A measured run, and an empty board whose protocol it follows."""
     Path("mine.py").write_text(MINE)
     assert run(*RUN).exit_code == 0
-    Path("boards/noise-linf").mkdir(parents=True)
-    spec = rv.Results("runs/mine").spec
-    Path("boards/noise-linf/board.toml").write_text(protocol(spec))
+    assert run(*NEW).exit_code == 0
 
 
 @pytest.fixture
@@ -58,10 +56,11 @@ def test_from_a_run_to_the_page(mine):
     told = run(*SUBMIT, "--by", "me", "--training", "none", "--title", "Mine", "--code-url", "https://example.org/mine")
     assert told.exit_code == 0, told.output
     assert "for the board noise-linf" in told.output
+    assert "leaderboard add mine --boards boards" in told.output
     facts = json.loads(Path("mine/entry.json").read_text())
     assert (facts["source"], facts["parameters"], facts["by"]) == ("mine.py:model", 3072, "me")
     assert run("leaderboard", "add", "mine", "--boards", "boards").exit_code == 0
-    assert "1 entries" in run("leaderboard", "check", "--boards", "boards").output
+    assert "1 entry, " in run("leaderboard", "check", "--boards", "boards").output
     assert "noise-linf" in run("leaderboard", "list", "--boards", "boards").output
     told = run("leaderboard", "build", "--boards", "boards", "--out", "site/index.html")
     assert "Page      site/index.html" in told.output
@@ -117,15 +116,18 @@ def test_verify_attacks_again_and_notes_it(entered):
     unasked = run("leaderboard", "verify", "noise-linf/mine", *options)
     assert unasked.exit_code == 2
     assert "give --model" in unasked.stderr
-    # The board's data are called "noise", which no registry holds.
-    refused = run("leaderboard", "verify", "noise-linf/mine", "--model", "mine.py:model", *options)
+    options += ["--model", "mine.py:model"]
+    refused = run("leaderboard", "verify", "noise-linf/mine", *options)
     assert refused.exit_code == 2
-    assert "no dataset named 'noise'" in refused.stderr
+    assert "measured on 'noise', which does not come with robustvid: say with --data" in refused.stderr
+    refused = run("leaderboard", "verify", "noise-linf/mine", "--data", "motion10", *options)
+    assert refused.exit_code == 2
+    assert "measured on 'noise'; motion10 holds 'motion10'" in refused.stderr
 
 
-def test_verify_agrees(entered, monkeypatch):
-    monkeypatch.setattr("robustvid.load_data", lambda *_, **__: Noise(toy_model()))
-    options = ["--model", "mine.py:model", "--boards", "boards", "--clips", "8", "--record", "--by", "me"]
+def test_verify_agrees(entered):
+    options = ["--model", "mine.py:model", "--data", "mine.py:videos", "--boards", "boards", "--clips", "8"]
+    options += ["--record", "--by", "me"]
     told = run("leaderboard", "verify", "noise-linf/mine", *options)
     assert told.exit_code == 0, told.output
     assert "noise-linf/mine: agrees with what was found on 8 clips" in told.output
@@ -149,7 +151,7 @@ def test_time_loads_what_it_is_told_to(entered, monkeypatch):
     assert told.exit_code == 0, told.output
     assert " clips/s" in told.stdout
     assert Path("boards/noise-linf/times.json").is_file()
-    assert "1 entries" in run("leaderboard", "check", "--boards", "boards").output
+    assert "1 entry, " in run("leaderboard", "check", "--boards", "boards").output
     Path("mine.py").write_text(MINE.replace("return toy_model()", "return toy_model(seed=1)"))
     told = run("leaderboard", "time", "--boards", "boards", "--model", "mine=mine.py:model")
     assert "not timed: noise-linf/mine: these weights are not those of the entry" in told.stderr
@@ -200,6 +202,38 @@ def test_attack_follows_a_board(small_home, monkeypatch):
     assert refused.exit_code == 2
     assert "--board says what eps_frame, clips are" in refused.stderr
     assert "no board named 'motion11'" in run("attack", "--board", "motion11").stderr
+
+
+def test_a_board_of_ones_own_is_followed(entered):
+    told = run("attack", "--board", "noise-linf", "--boards", "boards", "-m", "mine.py:model", "--mlflow", "off")
+    assert told.exit_code == 2
+    assert "say with --data what loads it" in told.stderr
+    follow = ["attack", "--board", "noise-linf", "--boards", "boards", "-m", "mine.py:model", "-d", "mine.py:videos"]
+    told = run(*follow, "--mlflow", "off", "--out", "runs/second")
+    assert told.exit_code == 0, told.output
+    assert "submit runs/second --board noise-linf --boards boards --id NAME" in told.output
+    assert rv.Results("runs/second").spec == rv.Results("runs/mine").spec | {"precision": "fast"}
+
+
+def test_a_run_that_is_no_protocol_makes_no_board(mine):
+    new = ["leaderboard", "new"]
+    assert "there already" in run(*NEW).stderr
+    assert "a board cannot be called 'Mine/../..'" in run(*new, "Mine/../..", "runs/mine").stderr
+    wanted = "--headline takes 'linf frame 1/510', 'linf frame 1/255', "
+    assert f"which budget orders the board; {wanted}" in run(*new, "other", "runs/mine").stderr
+    strange = run(*new, "other", "runs/mine", "--headline", "l2 clip 1.0")
+    assert f"'l2 clip 1.0' is no budget of the run; {wanted}" in strange.stderr
+    plain = ["attack", "-m", "mine.py:model", "-d", "mine.py:videos", "--mlflow", "off", "--eps-frame", "1/255"]
+    assert run(*plain, "-a", "fgsm", "--out", "runs/plain").exit_code == 0
+    refused = run(*new, "other", "runs/plain")
+    assert refused.exit_code == 2
+    assert "ran fgsm: a board takes a battery" in refused.stderr
+    assert run(*plain, "-b", "quick", "--surrogate", "mine.py:model", "--out", "runs/transfer").exit_code == 0
+    assert "no protocol for a board: surrogate is" in run(*new, "other", "runs/transfer").stderr
+    journal = Path("runs/mine/rows.jsonl")
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:20]))
+    assert "is not complete" in run(*new, "other", "runs/mine").stderr
+    assert [path.name for path in Path("boards").iterdir()] == ["noise-linf"]
 
 
 def test_serve_shows_the_page_on_this_machine_alone():

@@ -29,7 +29,7 @@ def runs(tmp_path_factory):
 def made(runs, tmp_path_factory):
     root = tmp_path_factory.mktemp("boards")
     (root / "noise-linf").mkdir()
-    (root / "noise-linf" / "board.toml").write_text(protocol(runs["toy"].spec))
+    (root / "noise-linf" / "board.toml").write_text(protocol(runs["toy"]))
     board = load_board("noise-linf", root)
     for name, results in runs.items():
         facts = {"source": f"mine.py:{name}", "parameters": 3072, "by": "tests", "training": "none"}

@@ -156,7 +156,7 @@ def test_more_clips_cannot_survive_than_fell(board, change, fault):
     ],
 )
 def test_another_protocol_is_found(root, runs, field, value, fault):
-    (root / "noise-linf" / "board.toml").write_text(protocol(runs["toy"].spec, **{field: value}))
+    (root / "noise-linf" / "board.toml").write_text(protocol(runs["toy"], **{field: value}))
     board = load_board("noise-linf", root)
     assert any(one.startswith(fault) for one in check_board(board)["toy"])
     with pytest.raises(LeaderboardError, match="cannot be entered to noise-linf"):
@@ -165,14 +165,14 @@ def test_another_protocol_is_found(root, runs, field, value, fault):
 
 def test_a_changed_card_is_found(root, runs):
     keys = [attack["key"] for group in runs["toy"].spec["attacks"] for attack in group]
-    (root / "noise-linf" / "board.toml").write_text(protocol(runs["toy"].spec, keys=["0" * 16, *keys[1:]]))
+    (root / "noise-linf" / "board.toml").write_text(protocol(runs["toy"], keys=["0" * 16, *keys[1:]]))
     faults = check_board(load_board("noise-linf", root))
     assert faults["board.toml"] == ["the card fgsm is not the one of the protocol"]
     assert faults["toy"][0].startswith("attacks is [")
 
 
 def test_a_battery_that_is_not_there_leaves_the_board_out_and_says_so(root, runs):
-    (root / "noise-linf" / "board.toml").write_text(protocol(runs["toy"].spec, battery="quick@9"))
+    (root / "noise-linf" / "board.toml").write_text(protocol(runs["toy"], battery="quick@9"))
     faults = check_board(load_board("noise-linf", root))
     assert len(faults["board.toml"]) == 1
     assert faults["board.toml"][0].startswith("no battery named 'quick@9'. Did you mean 'quick'?")

@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from noise import Noise, protocol, toy_model
+from noise import Noise, toy_model
 
 import robustvid as rv
 from robustvid.attacks.corruption import KINDS
-from robustvid.leaderboard.boards import load_board
+from robustvid.leaderboard.boards import load_board, write_board
 from robustvid.leaderboard.checking import check_board, find_entry
 from robustvid.leaderboard.entries import write_entry
 from robustvid.leaderboard.page import write_page
@@ -22,13 +22,8 @@ ANY = rv.Budget("linf", 1.0)
 def entered(tmp_path):
     attacks = [f"corruption:kind={kind},severity={severity}" for kind in TWO for severity in range(1, 6)]
     results = rv.evaluate(toy_model(), Noise(toy_model()), attacks, [ANY], out=tmp_path / "run")
-    folder = tmp_path / "boards" / "noise-corruptions"
-    folder.mkdir(parents=True)
-    spec = results.spec | {"battery": ""}
-    changes = {"corruptions": list(TWO), "budgets": [ANY.describe()], "headline": ANY.describe()}
-    (folder / "board.toml").write_text(protocol(spec, **changes))
-    board = load_board("noise-corruptions", tmp_path / "boards")
-    write_entry(results, board, folder / "toy", {"source": "mine.py:toy", "parameters": 3072})
+    board = write_board(results, tmp_path / "boards", "noise-corruptions")
+    write_entry(results, board, board.folder / "toy", {"source": "mine.py:toy", "parameters": 3072})
     return board, results
 
 

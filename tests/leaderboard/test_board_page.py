@@ -95,7 +95,7 @@ def test_what_fails_the_check_is_left_out_by_name(board, tmp_path):
 
 def test_a_board_without_entries(root, runs, tmp_path):
     (root / "empty").mkdir()
-    (root / "empty" / "board.toml").write_text(protocol(runs["toy"].spec))
+    (root / "empty" / "board.toml").write_text(protocol(runs["toy"]))
     page, _ = build(load_board("empty", root), tmp_path)
     assert "No entries yet." in page
 
