@@ -1,11 +1,13 @@
 """Which attack carries over to a model that samples time differently: mi-fgsm or temporal-shift?
 
     python -m benchmarks.transfer --out FOLDER --seeds 1 2 3
+    python -m benchmarks.transfer --out FOLDER --seeds 1 2 3 --fresh 120 --clips 1200
 
 The surrogate is the zoo's ``conv3d``, which looks at every frame. The target is the same network with a stride of two
 in time in its first two convolutions, trained here on motion10 once for each seed (a few minutes on a CPU) unless
 FOLDER holds it; ``--reverse`` exchanges the two. All attacks run on the surrogate and are judged by the target; the
-table counts the clips fooled among those that both models get right, over all targets.
+table counts the clips fooled among those that both models get right, over all targets. ``--fresh`` measures on videos
+drawn anew, as many as it takes, where the 400 of the test split cannot tell two attacks apart.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ import robustvid as rv
 from benchmarks import command_line
 from robustvid.budget import format_radius
 from robustvid.contracts import ModelCard
+from robustvid.data.motion10 import FOLDER
+from robustvid.data.motion10 import build as build_videos
 from robustvid.data.transforms import to_clips
 from robustvid.evaluation.results import wilson
 from robustvid.models.classifier import VideoClassifier
@@ -70,6 +74,16 @@ def right(model: VideoClassifier, data: rv.VideoDataset, places: list[int]) -> s
     return found
 
 
+def fresh(folder: Path, per_class: int | None) -> Path | None:
+    """Return the root of a motion10 with so many test videos of each class that nobody has seen; None for the usual."""
+    if per_class is None:
+        return None
+    root = folder / f"fresh-{per_class}"
+    if not (root / FOLDER).is_dir():
+        build_videos(root / FOLDER, {"train": 0, "test": per_class}, seed=1)
+    return root
+
+
 def main() -> None:
     """Train where needed, attack, and print the table."""
     parser = command_line("transfer", __doc__)
@@ -80,16 +94,18 @@ def main() -> None:
     parser.add_argument("--reverse", action="store_true", help="attack the strided model and measure conv3d")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="of the targets' trainings")
+    parser.add_argument("--fresh", type=int, help="measure on so many new videos of each class, not on the test split")
     given = parser.parse_args()
-    conv3d, data = rv.load_model("conv3d"), rv.load_data("motion10")
+    conv3d, data = rv.load_model("conv3d"), rv.load_data("motion10", root=fresh(given.out, given.fresh))
     budgets = [rv.Budget("linf", radius) for radius in given.radii]
     pairs = 0  # of a target and a clip that both models get right
     fooled: dict[str, list[set[tuple[int, int]]]] = {name: [set() for _ in budgets] for name in given.attacks}
     for seed in given.seeds:
         other = target(given.out, given.epochs, seed)
-        print(f"{NAME}, seed {seed}: {'{} of {}'.format(*clean_accuracy(other, data))} test clips right")
+        print(f"{NAME}, seed {seed}: {'{} of {}'.format(*clean_accuracy(other, data))} clips right")
         model, surrogate = (conv3d, other) if given.reverse else (other, conv3d)
-        name = "-".join(["reverse" if given.reverse else "run", str(seed), *given.attacks, str(given.clips)])
+        way, where = "reverse" if given.reverse else "run", f"fresh{given.fresh}" if given.fresh else "test"
+        name = "-".join([way, str(seed), *given.attacks, where, str(given.clips)])
         results = rv.evaluate(
             model,
             data,
