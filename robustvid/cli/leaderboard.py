@@ -143,12 +143,11 @@ def add(folder: str, boards: str | None) -> None:
     import shutil
 
     from robustvid.errors import LeaderboardError
-    from robustvid.leaderboard.boards import load_board
     from robustvid.leaderboard.checking import check_board, check_entry
     from robustvid.leaderboard.entries import read_entry
 
     entry = read_entry(Path(folder).absolute())
-    board = load_board(entry.facts["board"], _root(boards))
+    (board,) = _load(boards, entry.facts["board"])
     _tell_faults({entry.id: check_entry(entry, board)})
     if claimed := {line["status"] for line in entry.facts["history"]} - {"self-reported"}:
         raise LeaderboardError(
@@ -289,7 +288,6 @@ def serve(port: int, boards: str | None) -> None:
 def _verify(name: str, boards: str | None, options: dict[str, Any]) -> None:
     import robustvid as rv
     from robustvid.errors import LeaderboardError
-    from robustvid.leaderboard.boards import load_board
     from robustvid.leaderboard.checking import find_entry
     from robustvid.leaderboard.entries import note_status
     from robustvid.leaderboard.verifying import earned
@@ -299,7 +297,7 @@ def _verify(name: str, boards: str | None, options: dict[str, Any]) -> None:
     board_name, slash, entry_name = name.partition("/")
     if not slash:
         raise click.BadParameter(f"{name!r} is no BOARD/ID, such as motion10-linf/conv3d-pgd", param_hint="ENTRY")
-    board = load_board(board_name, _root(boards))
+    (board,) = _load(boards, board_name)
     entry = find_entry(board, entry_name)
     source = options["model"] or entry.facts["source"]
     if options["model"] is None and source not in zoo():
@@ -372,17 +370,6 @@ def _time(board: str | None, given: tuple[str, ...], threads: int, boards: str |
             click.echo(f"not timed: {one.name}/{name}: {told}", err=True)
 
 
-def _root(boards: str | None) -> Path | None:
-    from robustvid.errors import LeaderboardError
-    from robustvid.leaderboard.boards import list_boards
-
-    if boards is None:
-        return None
-    if not list_boards(Path(boards)):
-        raise LeaderboardError(f"{boards} holds no boards: no */board.toml in it")
-    return Path(boards)
-
-
 @contextmanager
 def _progress(boards: list[Any]) -> Iterator[Callable[[], None]]:
     """Yield what is called after every entry of the boards that was checked."""
@@ -396,7 +383,7 @@ def _progress(boards: list[Any]) -> Iterator[Callable[[], None]]:
 def _load(boards: str | None, name: str | None = None) -> list[Any]:
     from robustvid.leaderboard.boards import list_boards, load_board
 
-    root = _root(boards)
+    root = Path(boards) if boards else None
     return [load_board(one, root) for one in ([name] if name else list_boards(root))]
 
 

@@ -150,8 +150,16 @@ def shipped_boards() -> Path:
 
 
 def list_boards(root: Path | None = None) -> list[str]:
-    """Return the names of the boards in a folder; of those that come with robustvid when None."""
-    return sorted(path.parent.name for path in (root or shipped_boards()).glob(f"*/{PROTOCOL}"))
+    """Return the names of the boards in a folder; of those that come with robustvid when None.
+
+    Raises:
+        LeaderboardError: there are none.
+    """
+    root = root or shipped_boards()
+    names = sorted(path.parent.name for path in root.glob(f"*/{PROTOCOL}"))
+    if not names:
+        raise LeaderboardError(f"{root} holds no boards: no */{PROTOCOL} in it")
+    return names
 
 
 def load_board(name: str, root: Path | None = None) -> Board:
@@ -163,7 +171,7 @@ def load_board(name: str, root: Path | None = None) -> Board:
 
     Raises:
         UnknownNameError: there is no such board.
-        LeaderboardError: its protocol cannot be read.
+        LeaderboardError: there are no boards at all, or its protocol cannot be read.
         CardError: the battery cannot be loaded.
     """
     root = root or shipped_boards()
