@@ -166,6 +166,8 @@ def attack(**options: Any) -> None:
         options |= _protocol(options["board"], options["boards"])
         if ctx.get_parameter_source("data") is ParameterSource.DEFAULT:
             options["data"] = options["board"].data
+    elif options["boards"]:
+        raise click.UsageError("--boards is the folder of a --board: which one?")
     run_attack(Options(**options))
 
 

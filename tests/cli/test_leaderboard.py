@@ -203,6 +203,7 @@ def test_attack_follows_a_board(small_home, monkeypatch):
     assert refused.exit_code == 2
     assert "--board says what eps_frame, clips are" in refused.stderr
     assert "no board named 'motion11'" in run("attack", "--board", "motion11").stderr
+    assert "--boards is the folder of a --board" in run("attack", "--boards", "boards").stderr
 
 
 def test_a_board_of_ones_own_is_followed(entered):
