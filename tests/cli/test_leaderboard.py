@@ -214,7 +214,7 @@ def test_a_board_of_ones_own_is_followed(entered):
     told = run(*follow, "--mlflow", "off", "--out", "runs/second")
     assert told.exit_code == 0, told.output
     assert "submit runs/second --board noise-linf --boards boards --id NAME" in told.output
-    assert rv.Results("runs/second").spec == rv.Results("runs/mine").spec | {"precision": "fast"}
+    assert rv.Results("runs/second").spec == rv.Results("runs/mine").spec
 
 
 def test_a_run_that_is_no_protocol_makes_no_board(mine):

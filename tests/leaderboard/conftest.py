@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 import torch
-from noise import BUDGETS, Noise, protocol, toy_model
+from noise import BUDGETS, Noise, toy_model
 
 import robustvid as rv
-from robustvid.leaderboard.boards import load_board
+from robustvid.leaderboard.boards import load_board, write_board
 from robustvid.leaderboard.entries import digests, write_entry
 from robustvid.reporting.sprites import sprite_sheet
 
@@ -28,9 +28,7 @@ def runs(tmp_path_factory):
 @pytest.fixture(scope="session")
 def made(runs, tmp_path_factory):
     root = tmp_path_factory.mktemp("boards")
-    (root / "noise-linf").mkdir()
-    (root / "noise-linf" / "board.toml").write_text(protocol(runs["toy"]))
-    board = load_board("noise-linf", root)
+    board = write_board(runs["toy"], root, "noise-linf", headline=BUDGETS[2].describe())
     for name, results in runs.items():
         facts = {"source": f"mine.py:{name}", "parameters": 3072, "by": "tests", "training": "none"}
         write_entry(results, board, board.folder / name, facts)
