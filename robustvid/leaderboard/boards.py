@@ -119,29 +119,18 @@ class Board:
             results: the run.
             other_attacks: let the run attack in another way, as evaluations by others may.
         """
-        spec, data, model = results.spec, results.spec["data"], results.spec["model"]
-        budgets = [budget for threat in results.plan.threats for budget in threat.budgets]
-        pairs = [
-            ("data", self.data, data["name"]),
-            ("split", self.split, data["split"]),
-            ("videos", self.videos, data["videos"] if self.videos else 0),
-            ("clips", self.clips, data["clips"]),
-            ("data digest", self.digest, data["digest"] or ""),
-            ("seed", self.seed, spec["seed"]),
-            ("budgets", sorted(_words(self.budgets)), sorted(_words(budgets))),
-            ("surrogate", None, results.surrogate),
+        found = followed(results)
+        pairs = {name: (getattr(self, name), found[name]) for name in found}
+        pairs["budgets"] = (sorted(_words(self.budgets)), sorted(_words(found["budgets"])))
+        pairs["surrogate"] = (None, results.surrogate)
+        free = {"videos"} if not self.videos else set()
+        free |= {"clip"} if self.clip is None else set()
+        free |= _ATTACK_FIELDS if other_attacks else set()
+        return [
+            f"{name} is {_plain(ran)!r}, the board wants {_plain(wanted)!r}"
+            for name, (wanted, ran) in pairs.items()
+            if name not in free and wanted != ran
         ]
-        if self.clip is not None:
-            pairs.append(("clip", dict(self.clip), model["clip"]))
-        if not other_attacks:
-            keys = [attack["key"] for group in spec["attacks"] for attack in group]
-            pairs += [
-                ("battery", self.battery, spec["battery"] or ""),
-                ("attacks", list(self.keys), keys),
-                ("strategy", self.strategy, spec["strategy"]),
-                ("precision", self.precision, spec.get("precision", "exact")),
-            ]
-        return [f"{what} is {found!r}, the board wants {wanted!r}" for what, wanted, found in pairs if wanted != found]
 
 
 def shipped_boards() -> Path:
@@ -220,24 +209,30 @@ def protocol_of(results: Results, *, headline: str = "", title: str = "") -> dic
     Raises:
         LeaderboardError: the run is of neither a battery nor corruptions, or the headline is none of its budgets.
     """
-    spec, data = results.spec, results.spec["data"]
-    attacks = [attack for group in spec["attacks"] for attack in group]
-    kinds = [attack["params"]["kind"] for attack in attacks if attack["function"] == "corruption"]
-    if not (spec["battery"] or kinds):
+    fields = followed(results)
+    if not (fields["battery"] or fields["corruptions"]):
+        names = [attack["name"] for group in results.spec["attacks"] for attack in group]
         raise LeaderboardError(
-            f"{results.folder} ran {', '.join(attack['name'] for attack in attacks)}: a board takes a battery, so that "
-            "everybody runs the same; measure with --battery"
+            f"{results.folder} ran {', '.join(names)}: a board takes a battery, so that everybody runs the same; "
+            "measure with --battery"
         )
-    budgets = _words(budget for threat in results.plan.threats for budget in threat.budgets)
+    budgets = _words(fields["budgets"])
     headline = headline or (budgets[0] if len(budgets) == 1 else "")
     if headline not in budgets:
         raise LeaderboardError(
             f"{f'{headline!r} is no budget of the run' if headline else 'which budget orders the board'}; --headline "
             f"takes {', '.join(map(repr, budgets))}"
         )
+    title = title or f"{fields['data']}: {'corruptions' if fields['corruptions'] else headline}"
+    return {"title": title, "version": 1} | fields | {"budgets": budgets, "headline": headline}
+
+
+def followed(results: Results) -> dict[str, Any]:
+    """Return what of a protocol a run lays down: the fields of :class:`Board` that other runs are compared in."""
+    spec, data = results.spec, results.spec["data"]
+    attacks = [attack for group in spec["attacks"] for attack in group]
+    kinds = [attack["params"]["kind"] for attack in attacks if attack["function"] == "corruption"]
     return {
-        "title": title or f"{data['name']}: {'corruptions' if kinds else headline}",
-        "version": 1,
         "data": data["name"],
         "split": data["split"],
         "videos": data["videos"],
@@ -245,19 +240,18 @@ def protocol_of(results: Results, *, headline: str = "", title: str = "") -> dic
         "clips": data["clips"],
         "seed": spec["seed"],
         "battery": spec["battery"] or "",
-        "corruptions": list(dict.fromkeys(kinds)),
-        "keys": [attack["key"] for attack in attacks],
+        "corruptions": tuple(dict.fromkeys(kinds)),
+        "keys": tuple(attack["key"] for attack in attacks),
         "strategy": spec["strategy"],
         "precision": spec.get("precision", "exact"),
-        "budgets": budgets,
-        "headline": headline,
+        "budgets": tuple(budget for threat in results.plan.threats for budget in threat.budgets),
         "clip": spec["model"]["clip"],
     }
 
 
 def protocol_text(table: Mapping[str, Any]) -> str:
     """Return a protocol as the text of ``board.toml``."""
-    fields = [(name, value) for name, value in table.items() if name != "clip" and value != []]
+    fields = [(name, value) for name, value in table.items() if name != "clip" and value != ()]
     lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in fields]
     clip = [f"{name} = {json.dumps(value)}" for name, value in table["clip"].items()]
     return "\n".join([*lines, "", "[clip]", *clip, ""])
@@ -307,6 +301,14 @@ def changed_attacks(board: Board) -> list[str]:
     if not faults and tuple(attack.key for attack in attacks) != board.keys:
         faults.append("the attacks are not those of the protocol, in their order")
     return faults
+
+
+_ATTACK_FIELDS = {"battery", "corruptions", "keys", "strategy", "precision"}
+
+
+def _plain(value: Any) -> Any:
+    """Return a field as the protocol's file has it."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _words(budgets: Iterable[Budget]) -> list[str]:

@@ -150,7 +150,7 @@ def test_more_clips_cannot_survive_than_fell(board, change, fault):
     [
         ("seed", 1, "seed is 0, the board wants 1"),
         ("clips", 8, "clips is 16, the board wants 8"),
-        ("digest", "other", "data digest is 'noise-v1', the board wants 'other'"),
+        ("digest", "other", "digest is 'noise-v1', the board wants 'other'"),
         ("strategy", "every", "strategy is 'bisect', the board wants 'every'"),
         ("budgets", ["linf frame 2/255"], "budgets is ["),
     ],
@@ -168,7 +168,7 @@ def test_a_changed_card_is_found(root, runs):
     (root / "noise-linf" / "board.toml").write_text(protocol(runs["toy"], keys=["0" * 16, *keys[1:]]))
     faults = check_board(load_board("noise-linf", root))
     assert faults["board.toml"] == ["the card fgsm is not the one of the protocol"]
-    assert faults["toy"][0].startswith("attacks is [")
+    assert faults["toy"][0].startswith("keys is [")
 
 
 def test_a_battery_that_is_not_there_leaves_the_board_out_and_says_so(root, runs):
