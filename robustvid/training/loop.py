@@ -415,6 +415,7 @@ class _Job:
         self.ranks.average_buffers(self.model)
         if self.averaged is not None:
             self.ranks.average_buffers(self.averaged.module)
+        self.left_out = self.ranks.union(self.left_out)
         factor = radius_factor(self.plan.schedule, self.step / self.steps, self.shares, 0)
         record: dict[str, Any] = {
             "epoch": self.epoch + 1,
@@ -469,6 +470,7 @@ class _Job:
             "tally": asdict(self.tally),
             "history": self.history,
             "shares": self.shares,
+            "left_out": self.left_out,
             "model": self.model.state_dict(),
             "averaged": None if self.averaged is None else self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -489,6 +491,7 @@ class _Job:
             return
         self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
         self.history, self.shares, self.tally = state["history"], state["shares"], _Tally(**state["tally"])
+        self.left_out = state["left_out"] | self.left_out
         self.model.load_state_dict(state["model"])
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])

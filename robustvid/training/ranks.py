@@ -38,6 +38,14 @@ class Ranks(NamedTuple):
         dist.all_reduce(told, dist.ReduceOp.MAX)
         return bool(told)
 
+    def union(self, told: dict[str, str]) -> dict[str, str]:
+        """Return what any of the processes tells, given to all of them."""
+        if self.size == 1:
+            return told
+        each: list[dict[str, str]] = [{}] * self.size
+        dist.all_gather_object(each, told)
+        return {key: value for one in each for key, value in one.items()}
+
     def wait(self) -> None:
         """Wait until all processes have come this far."""
         if self.size > 1:

@@ -356,7 +356,12 @@ def test_what_is_skipped_is_listed_and_a_stopped_training_goes_on_to_the_same_we
     assert {Path(line["file"]).name for line in listed} == {"03.mkv", "14.mkv", "20.mkv", "31.mkv"}
     assert whole.card.lineage[-1]["left_out"] == 4
     assert caplog.text.count("left out: cannot read") == 4
-    with pytest.raises(TrainingStopped):
-        train(small_model(), files, PLAN, out=tmp_path / "parts", on_error="skip", stop=After(3))
-    parts = train(small_model(), files, PLAN, out=tmp_path / "parts", on_error="skip")
-    assert weights_digest(parts) == weights_digest(whole)
+    steps = torch.load(tmp_path / "whole" / "state.pt", weights_only=True)["step"]
+    for stop in (3, steps - 1):
+        out = tmp_path / f"stopped-after-{stop}"
+        with pytest.raises(TrainingStopped):
+            train(small_model(), files, PLAN, out=out, on_error="skip", stop=After(stop))
+        parts = train(small_model(), files, PLAN, out=out, on_error="skip")
+        assert weights_digest(parts) == weights_digest(whole)
+        assert json.loads((out / "left_out.json").read_text()) == listed
+        assert parts.card.lineage[-1]["left_out"] == 4

@@ -1,5 +1,6 @@
 """Several processes under torchrun: they end with the same weights, also when one of them dies on the way."""
 
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import os, sys
 from dataclasses import replace
 from pathlib import Path
 from toys import Brightness, small_model
+from robustvid.errors import DecodeError
 from robustvid.models.classifier import weights_digest
 from robustvid.training.loop import train
 from robustvid.training.plan import TrainingPlan
@@ -23,6 +25,12 @@ out, dies = Path(sys.argv[1]), sys.argv[2] == "dies"
 plan = TrainingPlan(epochs=3, batch_size=8, holdout=6, objective=sys.argv[3], threats=("linf frame 8/255",))
 rank, asked = os.environ["RANK"], 0
 
+class PartlyBroken(Brightness):
+    def sample(self, index, clip):
+        if index in (4, 8):  # each of them is only ever drawn by one of the processes
+            raise DecodeError(f"{index}.mp4", "broken")
+        return super().sample(index, clip)
+
 def stop():
     global asked
     asked += 1
@@ -30,7 +38,9 @@ def stop():
         os._exit(9)
     return False
 
-model = train(small_model(), Brightness(count=35), plan, out=out / "run", stop=stop, save_every=0.0)
+data = PartlyBroken(count=35)
+model = train(small_model(), data, plan, out=out / "run", stop=stop, save_every=0.0, on_error="skip")
+(out / f"left_out.{rank}").write_text(str(model.card.lineage[-1]["left_out"]))
 (out / f"digest.{rank}").write_text(weights_digest(model))
 (out / f"restarts.{rank}").write_text(os.environ["TORCHELASTIC_RESTART_COUNT"])
 """
@@ -56,6 +66,9 @@ def test_two_processes_train_one_model(tmp_path, dies, objective):
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = ((tmp_path / f"digest.{rank}").read_text() for rank in (0, 1))
     assert first == second
+    listed = json.loads((tmp_path / "run" / "left_out.json").read_text())
+    assert [line["file"] for line in listed] == ["4.mp4", "8.mp4"]
+    assert (tmp_path / "left_out.0").read_text() == (tmp_path / "left_out.1").read_text()
     # Gloo does not always find its peers again at the first attempt, and torchrun then starts once more.
     restarts = int((tmp_path / "restarts.1").read_text())
     assert restarts >= 1 if dies == "dies" else restarts == 0
