@@ -225,15 +225,16 @@ def _short(name: str) -> str:
 
 
 def table(stands: dict[str, list[int]], norm: str, title: str) -> str:
-    """Return robust accuracy by radius, and how many clips a peer breaks that ``standard`` leaves standing."""
+    """Return robust accuracy by radius, and how many pairs of clip and radius a peer alone breaks, or ours alone."""
     radii = [f"{int(radius * 255)}/255" if norm == "linf" else str(radius) for radius in RADII[norm]]
-    lines = [title, "", f"| {norm} | clean | {' | '.join(radii)} | broken though ours leaves it standing |"]
-    lines.append("|---" * (len(radii) + 3) + "|")
+    lines = [title, "", f"| {norm} | clean | {' | '.join(radii)} | it alone breaks | ours alone breaks |"]
+    lines.append("|---" * (len(radii) + 4) + "|")
     mine = next(iter(stands.values()))
     for name, found in stands.items():
         counts = [sum(place >= need for place in found) for need in range(len(radii) + 1)]
-        missed = sum(max(0, ours - theirs) for ours, theirs in zip(mine, found, strict=True))
-        lines.append(f"| {name} | {' | '.join(_share(count, len(found)) for count in counts)} | {missed} |")
+        shares = [_share(count, len(found)) for count in counts]
+        alone = [sum(max(0, a - b) for a, b in zip(*pair, strict=True)) for pair in ((mine, found), (found, mine))]
+        lines.append(f"| {' | '.join(map(str, [name, *shares, *alone]))} |")
     return "\n".join(lines)
 
 
