@@ -25,7 +25,7 @@ def run(recipe, **variables):
     )
     environment |= {"ROBUSTVID_TRAIN_ADV_MLFLOW": "off"}
     done = subprocess.run(
-        ["bash", "-euc", "\n".join(blocks)], env=environment, capture_output=True, text=True, check=False, timeout=600
+        ["bash", "-euc", "\n".join(blocks)], env=environment, capture_output=True, text=True, check=False, timeout=1800
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return [Results(spec.parent) for spec in sorted(Path("runs").glob("*/spec.json"))]
