@@ -85,7 +85,10 @@ def _board(
 ) -> dict[str, Any]:
     ranked = places(board, entries)
     timed = times["models"] if times else {}
-    rows = [_row(place, board) | {"ms": timed.get(place.entry.id, {}).get("p50")} for place in ranked]
+    worst = {page["id"]: page["worst"] for page in pages}
+    rows = [
+        _row(place, board, worst[place.entry.id]) | {"ms": timed.get(place.entry.id, {}).get("p50")} for place in ranked
+    ]
     drawn = {page["id"]: page["drawn"] for page in pages}
     return {
         "name": board.name,
@@ -108,10 +111,9 @@ def _board(
     }
 
 
-def _row(place: Place, board: Board) -> dict[str, Any]:
+def _row(place: Place, board: Board, worst: pd.DataFrame) -> dict[str, Any]:
     entry, numbers = place.entry, place.entry.facts["numbers"]
     spec = entry.results.spec
-    worst = next(panel for panel in _panels(entry, board) if panel.threat == board.threat.name).lines[0].points
     robust = place.correct / place.n
     return {
         "rank": place.rank,
@@ -136,7 +138,8 @@ def _row(place: Place, board: Board) -> dict[str, Any]:
 def _entry(entry: Entry, board: Board, clips: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
     results, facts = entry.results, entry.facts
     name = results.spec["model"]["name"]
-    drawn = [(panel.name, charts.chart(panel, name)) for panel in _panels(entry, board)]
+    found = _panels(entry, board)
+    drawn = [(panel.name, charts.chart(panel, name)) for panel in found]
     classes = [
         line | {"few": line["n"] < _FEW, "before": line["clean"] / line["n"], "after": line["robust"] / line["n"]}
         for line in facts["numbers"]["classes"]
@@ -150,6 +153,7 @@ def _entry(entry: Entry, board: Board, clips: list[tuple[int, dict[str, Any]]]) 
         "clean": _share(facts["numbers"]["clean"], facts["numbers"]["n"]),
         "charts": [chart for _, chart in drawn],
         "drawn": dict(drawn),
+        "worst": next(panel for panel in found if panel.threat == board.threat.name).lines[0].points,
         "tables": [] if board.corruptions else [number_table(results, threat) for threat in results.threats],
         "corruptions": [
             {"kind": line["kind"], "shares": [_share(correct, facts["numbers"]["n"]) for correct in line["correct"]]}
