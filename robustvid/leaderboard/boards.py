@@ -118,18 +118,22 @@ class Board:
         Args:
             results: the run.
             other_attacks: let the run attack in another way, as evaluations by others may.
+
+        Raises:
+            LeaderboardError: the spec is damaged.
         """
         found = followed(results)
-        pairs = {name: (getattr(self, name), found[name]) for name in found}
-        pairs["budgets"] = (sorted(_words(self.budgets)), sorted(_words(found["budgets"])))
-        pairs["surrogate"] = (None, results.surrogate)
+        wanted = {name: getattr(self, name) for name in found} | {"surrogate": None}
+        found["surrogate"] = results.surrogate
+        for fields in (wanted, found):
+            fields["budgets"] = sorted(_words(fields["budgets"]))
         free = {"videos"} if not self.videos else set()
         free |= {"clip"} if self.clip is None else set()
         free |= _ATTACK_FIELDS if other_attacks else set()
         return [
-            f"{name} is {_plain(ran)!r}, the board wants {_plain(wanted)!r}"
-            for name, (wanted, ran) in pairs.items()
-            if name not in free and wanted != ran
+            f"{name} is {_plain(found[name])!r}, the board wants {_plain(wanted[name])!r}"
+            for name in found
+            if name not in free and found[name] != wanted[name]
         ]
 
 
@@ -228,25 +232,32 @@ def protocol_of(results: Results, *, headline: str = "", title: str = "") -> dic
 
 
 def followed(results: Results) -> dict[str, Any]:
-    """Return what of a protocol a run lays down: the fields of :class:`Board` that other runs are compared in."""
-    spec, data = results.spec, results.spec["data"]
-    attacks = [attack for group in spec["attacks"] for attack in group]
-    kinds = [attack["params"]["kind"] for attack in attacks if attack["function"] == "corruption"]
-    return {
-        "data": data["name"],
-        "split": data["split"],
-        "videos": data["videos"],
-        "digest": data["digest"] or "",
-        "clips": data["clips"],
-        "seed": spec["seed"],
-        "battery": spec["battery"] or "",
-        "corruptions": tuple(dict.fromkeys(kinds)),
-        "keys": tuple(attack["key"] for attack in attacks),
-        "strategy": spec["strategy"],
-        "precision": spec.get("precision", "exact"),
-        "budgets": tuple(budget for threat in results.plan.threats for budget in threat.budgets),
-        "clip": spec["model"]["clip"],
-    }
+    """Return what of a protocol a run lays down: the fields of :class:`Board` that other runs are compared in.
+
+    Raises:
+        LeaderboardError: the spec is damaged.
+    """
+    spec = results.spec
+    try:
+        data, attacks = spec["data"], [attack for group in spec["attacks"] for attack in group]
+        kinds = [attack["params"]["kind"] for attack in attacks if attack["function"] == "corruption"]
+        return {
+            "data": data["name"],
+            "split": data["split"],
+            "videos": data["videos"],
+            "digest": data["digest"] or "",
+            "clips": data["clips"],
+            "seed": spec["seed"],
+            "battery": spec["battery"] or "",
+            "corruptions": tuple(dict.fromkeys(kinds)),
+            "keys": tuple(attack["key"] for attack in attacks),
+            "strategy": spec["strategy"],
+            "precision": spec.get("precision", "exact"),
+            "budgets": tuple(budget for threat in results.plan.threats for budget in threat.budgets),
+            "clip": spec["model"]["clip"],
+        }
+    except (KeyError, TypeError) as error:
+        raise LeaderboardError(f"{results.folder / 'spec.json'} is damaged: {error!r}") from None
 
 
 def protocol_text(table: Mapping[str, Any]) -> str:

@@ -9,7 +9,8 @@ from noise import protocol
 
 import robustvid as rv
 from robustvid.errors import LeaderboardError
-from robustvid.leaderboard.boards import list_boards, load_board
+from robustvid.evaluation.results import Results
+from robustvid.leaderboard.boards import list_boards, load_board, write_board
 from robustvid.leaderboard.checking import check_board, check_entry, find_entry
 from robustvid.leaderboard.entries import digests, read_entry, write_entry
 
@@ -169,6 +170,16 @@ def test_a_changed_card_is_found(root, runs):
     faults = check_board(load_board("noise-linf", root))
     assert faults["board.toml"] == ["the card fgsm is not the one of the protocol"]
     assert faults["toy"][0].startswith("keys is [")
+
+
+def test_a_run_whose_spec_was_damaged_is_refused_in_words(root, runs, tmp_path):
+    shutil.copytree(runs["toy"].folder, tmp_path / "run")
+    rewrite(tmp_path / "run" / "spec.json", lambda spec: spec["attacks"][0][0].pop("function"))
+    damaged = Results(tmp_path / "run")
+    with pytest.raises(LeaderboardError, match="is damaged: KeyError"):
+        write_board(damaged, root, "mine", headline="linf frame 2/255")
+    with pytest.raises(LeaderboardError, match="is damaged: KeyError"):
+        write_entry(damaged, load_board("noise-linf", root), root / "new", {})
 
 
 def test_a_battery_that_is_not_there_leaves_the_board_out_and_says_so(root, runs):
