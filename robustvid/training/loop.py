@@ -1,47 +1,37 @@
-"""The training loop: attack, update, measure, keep; it goes on where it was stopped."""
+"""A training: learn, measure after every epoch, keep the best; it goes on where it was stopped."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor
 
-from robustvid.budget import Budget
-from robustvid.contracts import VideoDataset, frozen
+from robustvid.contracts import VideoDataset
 from robustvid.data.batches import Videos, ahead, load_videos, training_batches
 from robustvid.data.videos import IndexedVideos
-from robustvid.errors import DecodeError, ModelError, TrainingStopped
+from robustvid.errors import DecodeError, ModelError, RunError, TrainingStopped
 from robustvid.evaluation.checks import check_models, check_partner, unnamed
 from robustvid.evaluation.machine import note_environment, pick_device
 from robustvid.evaluation.results import LEFT_OUT
 from robustvid.evaluation.spec import default_folder, model_facts, open_run, spec_key, write_json
 from robustvid.evaluation.sweep import ON_ERROR
-from robustvid.losses import cross_entropy
 from robustvid.models.checkpoint import check_savable, load_checkpoint, save_checkpoint
 from robustvid.models.classifier import VideoClassifier
 from robustvid.models.deployed import twin_of
 from robustvid.registry import check_name
-from robustvid.training.awp import perturbed_weights
+from robustvid.training.learner import Learner, Tally
 from robustvid.training.method import Method, load_method
-from robustvid.training.objectives import follow
 from robustvid.training.plan import TrainingPlan
 from robustvid.training.ranks import Ranks, joined, local_device
-from robustvid.training.schedule import radius_factor
-from robustvid.training.state import HISTORY_FILE, load_state, random_state, save_state, set_random_state
-from robustvid.training.trainee import Trainee, autocast
+from robustvid.training.state import HISTORY_FILE, STATE_FILE, load_state, random_state, save_state, set_random_state
 from robustvid.training.validation import Split, alarms, hold_out, radius_shares, validate
 
 log = logging.getLogger("robustvid")
@@ -186,24 +176,6 @@ def _open(spec: dict[str, Any], out: str | Path, ranks: Ranks, *, fresh: bool) -
     return folder
 
 
-class _Part(NamedTuple):
-    """Some clips of a batch, as many as fit the memory at once."""
-
-    clips: Tensor
-    labels: Tensor
-    seeds: Tensor
-
-
-@dataclass
-class _Tally:
-    """Sums over the epoch so far, on the device, so that no step waits for them."""
-
-    loss: Tensor
-    right: Tensor
-    clips: int = 0
-    updates: int = 0
-
-
 @dataclass
 class _Job:
     """One training: what it works with, and where it stands."""
@@ -222,54 +194,39 @@ class _Job:
     progress: Callable[[TrainingProgress], None] | None
     epoch: int = 0
     batch: int = 0
-    step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
-    shares: list[float] = field(default_factory=list)
     best: VideoClassifier | None = None
     left_out: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        plan, device = self.plan, self.model.mean.device
-        self.device = device
+        plan, clip = self.plan, self.model.card.clip
         self.pass_over = self._pass_over if self.on_error == "skip" else None
-        self.split: Split = hold_out(self.data, self.model.card.clip, plan.holdout, plan.seed, self.pass_over)
-        self.replays = self.method.objective.replays
-        per_epoch = math.ceil(len(self.split.training) / plan.batch_size)
-        self.steps = plan.epochs * per_epoch * self.replays
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), plan.lr, weight_decay=plan.weight_decay)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, plan.lr, total_steps=self.steps)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "fp16")
-        self.averaged = (
-            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(plan.ema), use_buffers=True)
-            if plan.ema
-            else None
-        )
-        if plan.keep_zeros:
-            _keep_zeros(self.model)
-        self.tally = self._new_tally()
+        self.split: Split = hold_out(self.data, clip, plan.holdout, plan.seed, self.pass_over)
+        batches = plan.epochs * math.ceil(len(self.split.training) / plan.batch_size)
+        self.learner = Learner(self.model, plan, self.method, self.ranks, batches)
+        self.device = self.learner.device
         self.begin = self.saved = time.monotonic()
-        self.told, self.seen = 0.0, 0
+        self.told = 0.0
 
     def run(self) -> VideoClassifier:
         """Train to the end and return the model to keep."""
         self._resume()
-        if self.plan.schedule == "adaptive" and not self.shares:
-            self.shares = radius_shares(self._measured(), self.split.held, self.method.threats)
-        spread = self.ranks.spread(self.model.train(), sync_batchnorm=self.plan.sync_batchnorm)
+        if not self.learner.shares:
+            self._share_radii()
         source: Videos | VideoDataset = self.data
         if self.plan.in_memory and isinstance(self.data, IndexedVideos) and self.epoch < self.plan.epochs:
             source = load_videos(self.data)
         while self.epoch < self.plan.epochs:
             try:
                 for clips, labels in self._batches(source):
-                    self._learn(spread, clips, labels)
+                    self.learner.learn(clips, labels)
                     self.batch += 1
                     self._after_update()
             except DecodeError:
                 self._save()
                 raise
             self._end_epoch()
-        return self.best if self.best is not None else self.model
+        return self.best if self.best is not None else self.learner.measured
 
     def _batches(self, source: Videos | VideoDataset) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield what is left of this epoch; clips that are channels-last train a sixth faster on CPUs."""
@@ -301,102 +258,11 @@ class _Job:
             self.left_out[str(error.path)] = error.reason
             log.warning("left out: %s", error)
 
-    def _learn(self, spread: nn.Module, clips: Tensor, labels: Tensor) -> None:
-        """Make the updates of one batch: one, or as many as the objective replays it."""
-        chosen, factor, parts = self._chosen(), self._factor(), self._parts(clips, labels)
-        budgets = [self.method.threats[i].budget.scaled(factor) for i in chosen]
-        found = [self._adversaries(part, chosen, budgets) for part in parts]
-        for replay in range(self.replays):
-            if replay:
-                found = [
-                    [_followed(part.clips, one, budgets[0]) for one in each]
-                    for part, each in zip(parts, found, strict=True)
-                ]
-            self._update(spread, parts, found)
-        self.seen += len(clips) * self.ranks.size
-
-    def _update(self, spread: nn.Module, parts: list[_Part], found: list[list[Tensor]]) -> None:
-        """Make one step of the optimizer on a batch that comes in parts."""
-        self.optimizer.zero_grad()
-        whole = sum(len(part.clips) for part in parts)
-        for place, (part, adversarial) in enumerate(zip(parts, found, strict=True)):
-            with _no_sync(spread) if place < len(parts) - 1 else nullcontext():
-                self._backward(spread, part, adversarial, len(part.clips) / whole)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.schedule.step()
-        if self.averaged is not None:
-            self.averaged.update_parameters(self.model)
-        self.step += 1
-        self.tally.updates += 1
-
-    def _backward(self, spread: nn.Module, part: _Part, adversarial: list[Tensor], weight: float) -> None:
-        """Add the gradient of one part of the batch."""
-        near = perturbed_weights(self.model, lambda: self._loss(self.model, part, adversarial)[0], self.plan.awp)
-        with near if self.plan.awp else nullcontext():
-            value, logits = self._loss(spread, part, adversarial)
-            self.scaler.scale(value * weight).backward()
-        self.tally.loss += value.detach().double() * weight
-        self.tally.right += (logits.argmax(1) == part.labels).sum()
-        self.tally.clips += len(part.clips)
-
-    def _loss(self, model: nn.Module, part: _Part, adversarial: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the loss, averaged over the threats, and the logits of the first."""
-        with autocast(self.device, self.plan.precision):
-            each = [
-                self.method.objective.loss(model, part.clips, one, part.labels) for one in adversarial or [part.clips]
-            ]
-        return torch.stack([value for value, _ in each]).mean(), each[0][1].detach()
-
-    def _adversaries(self, part: _Part, chosen: list[int], budgets: list[Budget]) -> list[Tensor]:
-        """Return the adversarial clips to learn, a batch for every threat that counts; none where none are needed."""
-        if not self.method.finds:
-            return []
-        trainee, (clips, labels, seeds) = Trainee(self.model, self.plan.precision), part
-        with frozen(trainee):
-            found = [
-                self.method.finds[i](trainee, clips, labels, budget, seeds).detach()
-                for i, budget in zip(chosen, budgets, strict=True)
-            ]
-            if self.plan.mix == "max" and len(found) > 1:
-                with torch.no_grad():
-                    worst = torch.stack([cross_entropy(trainee(one), labels) for one in found]).argmax(0)
-                found = [torch.stack(found)[worst, torch.arange(len(clips), device=clips.device)]]
-        return [one.requires_grad_() for one in found] if self.replays > 1 else found
-
-    def _parts(self, clips: Tensor, labels: Tensor) -> list[_Part]:
-        count, seeds = min(self.plan.accumulate, len(clips)), self._seeds(len(clips))
-        return [_Part(*each) for each in zip(*(t.tensor_split(count) for t in (clips, labels, seeds)), strict=True)]
-
-    def _chosen(self) -> list[int]:
-        """Return which threats this batch meets."""
-        count = len(self.method.finds)
-        if self.plan.mix == "random" and count > 1:
-            return [_draw(self.plan.seed, self.step, "threat") % count]
-        return list(range(count))
-
-    def _factor(self) -> float:
-        draw = _draw(self.plan.seed, self.step, "radius")
-        return radius_factor(self.plan.schedule, self.step / self.steps, self.shares, draw)
-
-    def _seeds(self, count: int) -> Tensor:
-        """Return a seed for each clip, of this rank's share of the batch."""
-        base = _draw(self.plan.seed, self.step, f"rank {self.ranks.rank}")
-        return torch.randint(2**62, (count,), generator=torch.Generator().manual_seed(base))
-
-    def _new_tally(self) -> _Tally:
-        zero = torch.zeros((), dtype=torch.float64, device=self.device)
-        return _Tally(zero.clone(), torch.zeros((), dtype=torch.int64, device=self.device))
-
-    def _measured(self) -> VideoClassifier:
-        """Return the model that is measured and kept: the averaged one where there is one."""
-        return self.model if self.averaged is None else cast("VideoClassifier", self.averaged.module)
-
     def _after_update(self) -> None:
         self._tell(None)
         if self.ranks.any(self.stop is not None and self.stop(), self.device):
             self._save()
-            raise TrainingStopped(self.folder, self.step, self.steps)
+            raise TrainingStopped(self.folder, self.learner.step, self.learner.steps)
         if time.monotonic() - self.saved > self.save_every:
             self._save()
 
@@ -406,39 +272,43 @@ class _Job:
         if self.progress is None or not self.ranks.first or early:
             return
         self.told = now
-        rate = self.seen / max(time.monotonic() - self.begin, 1e-9)
-        loss = record["train/loss"] if record else float(self.tally.loss) / max(self.tally.updates, 1)
-        self.progress(TrainingProgress(self.step, self.steps, loss, rate, record))
+        learner = self.learner
+        loss = record["train/loss"] if record else learner.tally.mean_loss()
+        self.progress(TrainingProgress(learner.step, learner.steps, loss, self._rate(), record))
+
+    def _rate(self) -> float:
+        return self.learner.seen / max(time.monotonic() - self.begin, 1e-9)
 
     def _end_epoch(self) -> None:
         """Measure, keep what is best, and begin the next epoch."""
-        self.ranks.average_buffers(self.model)
-        if self.averaged is not None:
-            self.ranks.average_buffers(self.averaged.module)
+        learner, schedule = self.learner, self.plan.schedule
+        learner.average_buffers()
         self.left_out = self.ranks.union(self.left_out)
-        factor = radius_factor(self.plan.schedule, self.step / self.steps, self.shares, 0)
         record: dict[str, Any] = {
             "epoch": self.epoch + 1,
-            "step": self.step,
+            "step": learner.step,
             "train/loss": self._finite(),
-            "train/acc": int(self.tally.right) / self.tally.clips,
-            "train/lr": self.schedule.get_last_lr()[0],
-            "train/radius": factor if self.plan.schedule != "adaptive" else None,
-            **validate(self._measured(), self.split.held, self.method.threats),
-            "time/clips_per_s": self.seen / max(time.monotonic() - self.begin, 1e-9),
+            "train/acc": int(learner.tally.right) / learner.tally.clips,
+            "train/lr": learner.schedule.get_last_lr()[0],
+            "train/radius": learner.radius() if schedule != "adaptive" else None,
+            **validate(learner.measured, self.split.held, self.method.threats),
+            "time/clips_per_s": self._rate(),
             "time": round(time.time(), 3),
         }
         self.history.append(record)
         record["alarms"] = alarms(self.history)
-        self.epoch, self.batch, self.tally = self.epoch + 1, 0, self._new_tally()
-        if self.plan.schedule == "adaptive":
-            self.shares = radius_shares(self._measured(), self.split.held, self.method.threats)
+        self.epoch, self.batch, learner.tally = self.epoch + 1, 0, Tally.empty(self.device)
+        self._share_radii()
         self._keep_best()
         self._save()
         self._tell(record)
 
+    def _share_radii(self) -> None:
+        if self.plan.schedule == "adaptive":
+            self.learner.shares = radius_shares(self.learner.measured, self.split.held, self.method.threats)
+
     def _finite(self) -> float:
-        loss = float(self.tally.loss) / max(self.tally.updates, 1)
+        loss = self.learner.tally.mean_loss()
         if not math.isfinite(loss):
             kept = f"; the weights of the best epoch are in {self.folder}" if self.folder and self.history else ""
             raise ModelError(f"the training loss is {loss}; a learning rate below {self.plan.lr:g} may help{kept}")
@@ -448,7 +318,7 @@ class _Job:
         ranks = [(r.get("val/robust_acc", 0.0), r.get("val/clean_acc", 0.0), r["epoch"]) for r in self.history]
         if max(ranks)[2] != self.epoch:
             return
-        self.best = copy.deepcopy(self._measured())
+        self.best = copy.deepcopy(self.learner.measured)
         told = {key: value for key, value in self.history[-1].items() if key == "epoch" or key.startswith("val/")}
         entry = _lineage(self.data, self.plan, self.command) | {"selected": told}
         if self.left_out:
@@ -460,24 +330,16 @@ class _Job:
             self.best.card = save_checkpoint(self.best, self.folder)
 
     def _save(self) -> None:
-        if self.folder is None or not self.ranks.first or not math.isfinite(float(self.tally.loss)):
+        if self.folder is None or not self.ranks.first or not math.isfinite(self.learner.tally.mean_loss()):
             return
         state = {
             "key": spec_key(self.spec),
             "epoch": self.epoch,
             "batch": self.batch,
-            "step": self.step,
-            "tally": asdict(self.tally),
             "history": self.history,
-            "shares": self.shares,
             "left_out": self.left_out,
-            "model": self.model.state_dict(),
-            "averaged": None if self.averaged is None else self.averaged.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "scaler": self.scaler.state_dict(),
             "random": random_state(),
-        }
+        } | self.learner.state_dict()
         save_state(self.folder, state)
         write_json(self.folder / HISTORY_FILE, self.history)
         if self.left_out:
@@ -489,42 +351,18 @@ class _Job:
         state = load_state(self.folder, self.device, spec_key(self.spec)) if self.folder else None
         if state is None or self.folder is None:
             return
-        self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
-        self.history, self.shares, self.tally = state["history"], state["shares"], _Tally(**state["tally"])
-        self.left_out = state["left_out"] | self.left_out
-        self.model.load_state_dict(state["model"])
-        if self.averaged is not None:
-            self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.scaler.load_state_dict(state["scaler"])
-        set_random_state(state["random"])
+        try:
+            self.epoch, self.batch, self.history = state["epoch"], state["batch"], state["history"]
+            self.left_out = state["left_out"] | self.left_out
+            self.learner.load_state_dict(state)
+            set_random_state(state["random"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise RunError(
+                f"{self.folder / STATE_FILE} cannot be gone on with ({type(error).__name__}: {error}); "
+                "--fresh sets the training aside and begins again"
+            ) from None
         if self.history:
             self.best = load_checkpoint(self.folder).to(self.device)
-
-
-def _followed(clips: Tensor, adversarial: Tensor, budget: Budget) -> Tensor:
-    """Return where the gradient that the update before has left leads to, by a step as long as the radius."""
-    assert adversarial.grad is not None  # for the type checker
-    grad = adversarial.grad.nan_to_num(0.0, 0.0, 0.0)
-    return follow(clips, adversarial.detach(), grad, budget, 1.0).requires_grad_()
-
-
-def _keep_zeros(model: nn.Module) -> None:
-    """Give what is zero no gradient: AdamW then leaves it zero, and so does an average over updates."""
-    for weight in model.parameters():
-        if weight.ndim > 1 and weight.requires_grad:
-            weight.register_hook(partial(torch.mul, (weight.detach() != 0).to(weight)))
-
-
-def _no_sync(spread: nn.Module) -> AbstractContextManager[None]:
-    """Return the context in which gradients stay in this process: they travel once a step."""
-    return spread.no_sync() if isinstance(spread, DistributedDataParallel) else nullcontext()
-
-
-def _draw(seed: int, step: int, what: str) -> int:
-    digest = hashlib.sha256(f"{seed}\0{step}\0{what}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def _lineage(data: VideoDataset, plan: TrainingPlan, command: Sequence[str] | None) -> dict[str, Any]:

@@ -80,6 +80,19 @@ def test_a_damaged_state_is_named(tmp_path):
         train(small_model(), Brightness(), PLAN, out=tmp_path / "run")
 
 
+@pytest.mark.parametrize("lost", ["left_out", "step", "optimizer"])
+def test_a_state_that_lacks_something_is_named(lost, tmp_path):
+    """Such as one of an older version of robustvid."""
+    with pytest.raises(TrainingStopped):
+        train(small_model(), Brightness(), PLAN, out=tmp_path / "run", stop=After(1))
+    path = tmp_path / "run" / "state.pt"
+    state = torch.load(path, weights_only=True)
+    del state[lost]
+    torch.save(state, path)
+    with pytest.raises(RunError, match=rf"state\.pt cannot be gone on with \(.*{lost}.*\); --fresh sets the training"):
+        train(small_model(), Brightness(), PLAN, out=tmp_path / "run")
+
+
 def test_the_best_epoch_is_kept(monkeypatch, tmp_path):
     accuracies = iter([0.25, 0.75, 0.5])
     digests = []
