@@ -6,8 +6,9 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,9 @@ from robustvid.cli.progress import sweep_progress
 
 if TYPE_CHECKING:
     from robustvid.leaderboard.boards import Board
+
+
+_PATIENCE = timedelta(days=7)  # of processes that measure together: a share of a wave of clips may take hours
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,7 @@ Examples:
   robustvid attack --model frame_rnn --surrogate conv3d -a mi-fgsm -a temporal-shift --eps-frame 8/255,16/255
   robustvid attack --board motion10-linf --model my/checkpoint
   robustvid attack --model my_package.mine:build --data folder --root my/videos --json
+  torchrun --nproc-per-node gpu -m robustvid attack --battery standard --eps-frame 1..8*2/255 --clips all
 """
 )
 @all_of(_OPTIONS)
@@ -207,17 +212,20 @@ def demo() -> None:
 
 
 def run_attack(asked: Options) -> Any:
-    """Run ``robustvid attack``; return the results, or None after a dry run."""
+    """Run ``robustvid attack``; return the results, or None after a dry run and in all processes but the first."""
     if asked.attacks and asked.battery:
         raise click.UsageError("give --attack or --battery, not both: a battery is a list of attacks")
-    command = ["robustvid", *sys.argv[1:]]
-    with _resumable(command):
-        return _run(asked, command, _count(asked.clips))
+    from robustvid.ranks import joined
+
+    command, limit = ["robustvid", *sys.argv[1:]], _count(asked.clips)
+    with _resumable(command), joined("cpu", _PATIENCE) as ranks:
+        return _run(asked, command, limit, ranks)
 
 
-def _run(asked: Options, command: list[str], limit: int | None) -> Any:
+def _run(asked: Options, command: list[str], limit: int | None, ranks: Any) -> Any:
     import robustvid as rv
-    from robustvid.evaluation.machine import keep_freed_memory
+    from robustvid.evaluation.machine import keep_freed_memory, pick_device
+    from robustvid.ranks import local_device
 
     keep_freed_memory()
     attacks, budgets = _question(asked)
@@ -228,7 +236,7 @@ def _run(asked: Options, command: list[str], limit: int | None) -> Any:
         "surrogate": rv.load_model(asked.surrogate) if asked.surrogate else None,
         "training": _training(attacks, asked),
         "limit": limit,
-        "device": asked.device,
+        "device": local_device(pick_device(asked.device)),
         "seed": asked.seed,
         "strategy": asked.strategy,
         "precision": asked.precision,
@@ -236,9 +244,10 @@ def _run(asked: Options, command: list[str], limit: int | None) -> Any:
     if asked.dry_run:
         from robustvid.cli.estimate import estimate
 
-        estimate(model, data, attacks, budgets, as_json=asked.as_json, **settings)
+        if ranks.first:
+            estimate(model, data, attacks, budgets, as_json=asked.as_json, **settings)
         return None
-    with sweep_progress() as progress, told_of_skipping():
+    with sweep_progress() if ranks.first else nullcontext() as progress, told_of_skipping():
         results = rv.evaluate(
             model,
             data,
@@ -252,8 +261,11 @@ def _run(asked: Options, command: list[str], limit: int | None) -> Any:
             fresh=asked.fresh,
             command=command,
             progress=progress,
+            ranks=ranks,
             **settings,
         )
+    if not ranks.first:
+        return None
     _tell(results, asked)
     return results
 
@@ -320,8 +332,11 @@ def _tell(results: Any, asked: Options) -> None:
 
 @contextmanager
 def _resumable(command: list[str]) -> Iterator[None]:
+    from robustvid.ranks import first_process
+
     try:
         yield
     except KeyboardInterrupt:
-        click.echo(f"\nStopped; everything measured is kept. To go on:\n  {shlex.join(command)}", err=True)
+        if first_process():
+            click.echo(f"\nStopped; everything measured is kept. To go on:\n  {shlex.join(command)}", err=True)
         sys.exit(130)

@@ -26,7 +26,7 @@ def report(run: str, as_json: bool) -> None:
     """
     from rich.console import Console
 
-    from robustvid.evaluation.results import Results
+    from robustvid.evaluation.results import ROWS, Results
     from robustvid.reporting.figures import write_figures
     from robustvid.reporting.page import write_report
     from robustvid.reporting.terminal import print_results
@@ -34,7 +34,7 @@ def report(run: str, as_json: bool) -> None:
     results = Results(find_run(run))
     console = Console(stderr=as_json)
     print_results(results, console)
-    if (results.folder / "rows.jsonl").is_file():
+    if (results.folder / ROWS).is_file():
         write_figures(results, results.folder / "figures")
         console.print(f"Report    {write_report(results)}", soft_wrap=True, highlight=False, markup=False)
     else:

@@ -165,8 +165,8 @@ def run_training(asked: Options) -> None:
     """Run ``robustvid train-adv``."""
     import robustvid as rv
     from robustvid.evaluation.machine import keep_freed_memory
+    from robustvid.ranks import first_process
     from robustvid.training.loop import training_folder
-    from robustvid.training.ranks import first_process
 
     keep_freed_memory()
     plan = make_plan(asked)
@@ -197,8 +197,8 @@ def train_or_stop(
     """
     import robustvid as rv
     from robustvid.errors import TrainingStopped
+    from robustvid.ranks import first_process
     from robustvid.training.progress import training_progress
-    from robustvid.training.ranks import first_process
 
     first, command = first_process(), ["robustvid", *sys.argv[1:]]
     with _stoppable() as stop, training_progress(plan.epochs) if first else nullcontext() as show:

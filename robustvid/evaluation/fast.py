@@ -16,7 +16,7 @@ PRECISIONS = ("fast", "exact", "bf16")
 AGREEMENT = 1e-4  # largest difference of logits that counts as the same, relative to their spread
 BF16_AGREEMENT = 0.02  # the same where they are computed in bfloat16
 _LIKENESS = 0.5  # smallest cosine of the gradients of a clip: garbage has 0
-_AS_GIVEN, _FOLDED, _BF16 = "as given", "folded, channels last", "bfloat16"
+AS_GIVEN, _FOLDED, _BF16 = "as given", "folded, channels last", "bfloat16"
 _ROUNDS, _ENOUGH = 9, 2.0  # rounds, or seconds: a model that takes longer is measured well enough in one
 _SLOWER = 1.25  # far enough from 1 that noise does not decide, and a run can be repeated bit for bit
 
@@ -81,13 +81,13 @@ def fastest(model: nn.Module, clips: Tensor, given: Answer | None = None) -> Cho
         twin = fold(model)
         folded = ask(twin, clips)
     except Exception as error:  # noqa: BLE001  the model's own code, which may not expect what fold did
-        return Choice(model, {"path": _AS_GIVEN, "why": f"folded it fails: {error}"}, given)
+        return Choice(model, {"path": AS_GIVEN, "why": f"folded it fails: {error}"}, given)
     facts: dict[str, Any] = {"difference": _difference(given, folded)}
     if not facts["difference"] <= AGREEMENT:  # written so that NaN is refused too
-        return Choice(model, {"path": _AS_GIVEN, "why": "folded it answers otherwise"}, given)
+        return Choice(model, {"path": AS_GIVEN, "why": "folded it answers otherwise"}, given)
     facts["time"] = round(_times_as_long(twin, folded, model, given, clips), 3)
     if facts["time"] > _SLOWER:
-        return Choice(model, {"path": _AS_GIVEN, "why": "folded it is slower"} | facts, given)
+        return Choice(model, {"path": AS_GIVEN, "why": "folded it is slower"} | facts, given)
     return Choice(twin, {"path": _FOLDED} | facts, folded)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import math
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from operator import itemgetter
@@ -16,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from robustvid.errors import RunError
+from robustvid.ranks import Ranks
 
 try:
     import fcntl
@@ -105,13 +108,67 @@ class Journal:
         self._file.flush()
         os.fsync(self._file.fileno())
 
+    def take_in(self, order: Sequence[int]) -> None:
+        """Append what several processes wrote beside it, clip by clip as in ``order``, and delete their files.
+
+        Where it is cut off it can be done again: what is there already is not appended twice.
+        """
+        if not (parts := _parts(self.path)):
+            return
+        known, place = set(_read(self.path)), {index: number for number, index in enumerate(order)}
+        rows = [row for part in parts for row in _read(part) if row not in known]
+        self.append(sorted(rows, key=lambda row: place.get(row.index, len(place))))
+        for part in parts:
+            part.unlink()
+
+
+@contextmanager
+def shared_journal(path: Path, ranks: Ranks, order: Sequence[int]) -> Iterator[Journal]:
+    """Yield the journal that this process writes: the one at ``path``, or, where several measure, a part of its own.
+
+    The parts, such as ``rows.1.jsonl`` beside ``rows.jsonl``, are brought together at the end; where the processes do
+    not come so far, whoever opens the journal next does it.
+
+    Args:
+        path: of the whole journal; locked for as long as any of the processes measures.
+        ranks: the processes.
+        order: places of the clips in the dataset, in the order in which one process alone would measure them.
+    """
+    with Journal(path) if ranks.first else nullcontext() as whole:
+        if whole:
+            whole.take_in(order)
+        ranks.wait()
+        if whole and ranks.size == 1:
+            yield whole
+            return
+        with Journal(path.with_name(f"{path.stem}.{ranks.rank}{path.suffix}")) as part:
+            yield part
+        ranks.wait()
+        if whole:
+            whole.take_in(order)
+        ranks.wait()
+
 
 def read_rows(path: Path) -> Iterator[Row]:
     """Yield the rows of a journal, or of its packed form beside it; a torn last line is not one.
 
+    Parts of it that several processes wrote and that are not brought together yet come after it.
+
     Raises:
         RunError: a line in the middle is not a row, or the packed form is damaged.
     """
+    parts = _parts(path)
+    rows = itertools.chain.from_iterable(map(_read, (path, *parts)))
+    yield from dict.fromkeys(rows) if parts else rows
+
+
+def _parts(path: Path) -> list[Path]:
+    """Return the parts of a journal that several processes wrote, in their order."""
+    found = {part.name.split(".")[-2]: part for part in path.parent.glob(f"{path.stem}.*{path.suffix}")}
+    return [found[rank] for rank in sorted(filter(str.isdecimal, found), key=int)]
+
+
+def _read(path: Path) -> Iterator[Row]:
     packed = path.with_name(path.name + PACKED)
     if path.is_file():
         whole = path.read_bytes()[: _whole_length(path)]
@@ -127,7 +184,13 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def pack(path: Path, target: Path) -> None:
-    """Write a journal's whole lines, compressed: the same bytes for the same journal."""
+    """Write a journal's whole lines, compressed: the same bytes for the same journal.
+
+    Raises:
+        RunError: parts of it are not brought together yet.
+    """
+    if parts := _parts(path):
+        raise RunError(f"{parts[0]} is not in {path.name} yet; run the same attack again, which brings them together")
     target.write_bytes(gzip.compress(path.read_bytes()[: _whole_length(path)], mtime=0))
 
 

@@ -26,6 +26,7 @@ from robustvid.evaluation.threats import Threat, cell_text
 from robustvid.registry import did_you_mean
 
 WORST = "worst"
+ROWS = "rows.jsonl"
 SURVIVAL = "survival.json"  # see survival.survival
 LEFT_OUT = "left_out.json"  # videos that could not be read, see Results.left_out
 AUDIT = "audit.jsonl"  # rows of what the search had skipped, see Results.audit
@@ -70,7 +71,7 @@ class Results:
             self._wanted = int(self.spec["data"]["clips"])
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError) as error:
             raise RunError(f"{self.folder / 'spec.json'} is damaged: {error!r}") from None
-        self.rows: list[Row] = list(read_rows(self.folder / "rows.jsonl"))
+        self.rows: list[Row] = list(read_rows(self.folder / ROWS))
 
     @property
     def key(self) -> str:

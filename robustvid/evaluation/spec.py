@@ -20,6 +20,7 @@ from robustvid.errors import RunError
 from robustvid.evaluation.cards import Attack
 from robustvid.evaluation.threats import Threat, cell_text
 from robustvid.models.classifier import VideoClassifier, weights_digest
+from robustvid.ranks import Ranks
 from robustvid.registry import a_type, source_of
 
 SCHEMA = 1
@@ -116,6 +117,13 @@ def open_run(spec: Mapping[str, Any], out: str | Path | None, *, fresh: bool) ->
         write_json(existing, spec)
     except OSError as error:
         raise RunError(f"cannot write to {folder}: {error.strerror or error}; give another --out") from None
+    return folder
+
+
+def open_together(spec: Mapping[str, Any], out: str | Path | None, ranks: Ranks, *, fresh: bool) -> Path:
+    """Do what :func:`open_run` does, in the first of several processes, and return the folder in all of them."""
+    folder = open_run(spec, out, fresh=fresh) if ranks.first else Path(out or default_folder(spec))
+    ranks.wait()
     return folder
 
 

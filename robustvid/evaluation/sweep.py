@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,19 +26,20 @@ from robustvid.evaluation.audit import audit_model
 from robustvid.evaluation.cards import Attack, Battery, as_attack, load_attack
 from robustvid.evaluation.checks import check_models
 from robustvid.evaluation.evidence import keep_clip, read_clips
-from robustvid.evaluation.fast import PRECISIONS
+from robustvid.evaluation.fast import AS_GIVEN, PRECISIONS
 from robustvid.evaluation.fitting import Fitter, training_facts
-from robustvid.evaluation.journal import Journal, Row, read_rows
+from robustvid.evaluation.journal import Journal, Row, read_rows, shared_journal
 from robustvid.evaluation.machine import fastest_threads, lent, note_environment, pick_device
 from robustvid.evaluation.plan import Pair, Plan, by_clip, read_plan
 from robustvid.evaluation.probe import Probe, lanes_on, number_on
-from robustvid.evaluation.results import AUDIT, LEFT_OUT, SURVIVAL, WORST, Results
+from robustvid.evaluation.results import AUDIT, LEFT_OUT, ROWS, SURVIVAL, WORST, Results
 from robustvid.evaluation.search import STRATEGIES, Hunt, Try
-from robustvid.evaluation.spec import make_spec, open_run, write_json
+from robustvid.evaluation.spec import make_spec, open_together, write_json
 from robustvid.evaluation.survival import survival
 from robustvid.evaluation.threats import Threat, group_threats
 from robustvid.evaluation.verdict import Judge, LoadedClip, load_clip
 from robustvid.models.classifier import VideoClassifier
+from robustvid.ranks import ALONE, Ranks
 from robustvid.registry import check_name
 
 Item = TypeVar("Item")
@@ -127,6 +128,7 @@ def evaluate(
     fresh: bool = False,
     command: Sequence[str] | None = None,
     progress: Callable[[Progress], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Results:
     """Measure the robust accuracy of a video classifier over a grid of budgets.
 
@@ -161,6 +163,8 @@ def evaluate(
         fresh: set an earlier run of this spec aside instead of going on with it.
         command: the command line to note in the run, for the report.
         progress: called after every batch.
+        ranks: the processes that measure together, each a share of the clips, see :func:`robustvid.ranks.joined`; all
+            of them make this call. They find what one process alone finds.
 
     Returns:
         The results, read from the run folder.
@@ -190,7 +194,7 @@ def evaluate(
     settings = {"strategy": strategy, "precision": precision, "seed": seed, "lanes": lanes, "device": place.type}
     settings |= training_facts(training, data, groups)
     spec = make_spec(model, data, groups, battery, threats, clips, settings, surrogate)
-    folder = open_run(spec, out, fresh=fresh)
+    folder = open_together(spec, out, ranks, fresh=fresh)
     judge = Judge(
         Probe(model, lanes),
         place,
@@ -199,27 +203,41 @@ def evaluate(
         None if surrogate is None else Probe(surrogate, lanes, surrogate=True),
     )
     with (
-        Journal(folder / "rows.jsonl") as journal,
-        Journal(folder / AUDIT) as audits,
+        shared_journal(folder / ROWS, ranks, clips) as journal,
+        shared_journal(folder / AUDIT, ranks, clips) as audits,
         lent([model, surrogate], place),
         deferred_interrupt() as stop,
     ):
-        note_environment(folder / "environment.json", place, command)
-        sweep = _Sweep(data, read_plan(spec), groups, judge, journal, audits, audit, folder)
+        if ranks.first:
+            note_environment(folder / "environment.json", place, command)
+        sweep = _Sweep(data, read_plan(spec), groups, judge, journal, audits, audit, folder, ranks)
         sweep.skip, sweep.keep = on_error == "skip", keep
         sample = [sweep.load(index) for index in sweep.readable(clips[: 2 * lanes])]
         if not sample:
             raise DataError(f"not one of the first {2 * lanes} videos can be read; see {folder / LEFT_OUT}")
-        if path := judge.settle(sample, precision):
-            write_json(folder / "path.json", path)
+        path = _settle(judge, sample, precision, ranks)
         judge.prepare = make_fitter(judge, training, model.card.clip, folder / "perturbations").ready
-        write_json(folder / "model_flags.json", audit_model(judge, sample))
+        if ranks.first:
+            if path:
+                write_json(folder / "path.json", path)
+            write_json(folder / "model_flags.json", audit_model(judge, sample))
         with fastest_threads(lambda: judge.trial(sample), place):
             sweep.run(clips, stop, progress)
-            _note_survival(folder, judge)
+            if ranks.first:
+                _note_survival(folder, judge)
     results = Results(folder)
-    write_json(folder / "summary.json", results.summary())
+    if ranks.first:
+        write_json(folder / "summary.json", results.summary())
     return results
+
+
+def _settle(judge: Judge, sample: Sequence[LoadedClip], precision: str, ranks: Ranks) -> dict[str, Any]:
+    """Return what attacks are given, the same in all processes: their model itself where these would not agree."""
+    path = judge.settle(sample, precision)
+    if len({each.get("path") for each in ranks.gather(path)}) > 1:
+        judge.settle(sample, "exact")
+        path = {"path": AS_GIVEN, "why": "the processes do not agree on another"}
+    return path
 
 
 def _note_survival(folder: Path, judge: Judge) -> None:
@@ -251,8 +269,17 @@ def make_fitter(judge: Judge, training: VideoDataset | None, clip: ClipSpec, fol
     return Fitter(judge.attacked, judge.device, training, order, clip, judge.seed, folder)
 
 
+class _Share(NamedTuple):
+    """What one process tells the others of a wave that is over; ``criticals`` as :class:`Hunt` counts them."""
+
+    judged: int
+    standing: int
+    criticals: dict[Pair, list[int]]
+    left_out: dict[int, dict[str, str]]
+
+
 class _Sweep:
-    """One run in progress."""
+    """One run in progress, or one process's share of it."""
 
     def __init__(  # noqa: PLR0917  the parts of one evaluation, put together in one place
         self,
@@ -264,20 +291,24 @@ class _Sweep:
         audits: Journal,
         audit: float,
         folder: Path,
+        ranks: Ranks,
     ) -> None:
-        self.data, self.plan, self.groups, self.judge = data, plan, groups, judge
+        self.data, self.plan, self.groups, self.judge, self.ranks = data, plan, groups, judge, ranks
         self.journal, self.audits, self.audit, self.folder = journal, audits, audit, folder
         self.skip, self.keep = False, KEPT_CLIPS
         self.left_out: dict[int, dict[str, str]] = {}
-        (folder / LEFT_OUT).unlink(missing_ok=True)  # what could not be read then may be mended now
-        self.rows = by_clip(read_rows(journal.path))
-        self.audited = {(row.index, plan.place(row)) for row in read_rows(audits.path)}
+        if ranks.first:
+            (folder / LEFT_OUT).unlink(missing_ok=True)  # what could not be read then may be mended now
+        self.rows = by_clip(read_rows(folder / ROWS))
+        self.audited = {(row.index, plan.place(row)) for row in read_rows(folder / AUDIT)}
         self.loaded: dict[int, LoadedClip] = {}
         self.coming: dict[int, Future[LoadedClip]] = {}
-        self.criticals = {pair: [0] * (len(plan.threats[pair.threat].budgets) + 1) for pair in plan.pairs()}
+        self.criticals = self._no_criticals()
 
     def run(self, clips: Sequence[int], stop: threading.Event, progress: Callable[[Progress], None] | None) -> None:
         """Measure what the journal does not hold yet, in waves of clips, so that memory stays flat.
+
+        Each process takes its share of a wave, and waits for the others at its end to learn what they found.
 
         While a wave is attacked, a thread of its own reads the video files of the next. Datasets of others are read
         when they are needed: they need not bear a second thread.
@@ -289,18 +320,45 @@ class _Sweep:
         try:
             for wave, following in zip(waves, [*waves[1:], ()], strict=True):
                 if isinstance(self.data, IndexedVideos):
-                    new = (index for index in following if index not in self.rows)
+                    new = (index for index in self.ranks.share(following) if index not in self.rows)
                     self.coming |= {index: reader.submit(self._read, index) for index in new}
-                read = self.readable(wave)
+                read = self.readable(self.ranks.share(wave))
                 for done in itertools.chain(self._measure(read, shown), self._try_skipped(read)):
                     if progress:
-                        progress(self._progress(len(clips) - len(self.left_out), before, done, standing))
+                        everywhere = before + done * len(wave) / len(self.ranks.share(wave))
+                        progress(self._progress(len(clips) - len(self.left_out), everywhere, before, standing))
                     if stop.is_set():
-                        raise KeyboardInterrupt
-                standing += sum(self._finish(index) for index in read)
-                before += len(read)
+                        break
+                judged, stand = self._meet(None if stop.is_set() else read)
+                before, standing = before + judged, standing + stand
         finally:
             reader.shutdown(cancel_futures=True)
+
+    def _meet(self, read: Sequence[int] | None) -> tuple[int, int]:
+        """Finish a wave together with the other processes, and learn from it.
+
+        Args:
+            read: the clips that this process has measured; None where it was stopped.
+
+        Returns:
+            How many clips of the wave were measured, and how many stand in the middle budget of the first threat.
+
+        Raises:
+            KeyboardInterrupt: a process was stopped.
+        """
+        criticals = self._no_criticals()
+        standing = sum(self._finish(index, criticals) for index in read or ())
+        told = None if read is None else _Share(len(read), standing, criticals, self.left_out)
+        shares = [share for share in self.ranks.gather(told) if share]
+        if len(shares) < self.ranks.size:
+            raise KeyboardInterrupt
+        for share in shares:
+            for pair, counts in share.criticals.items():
+                self.criticals[pair] = [sum(both) for both in zip(self.criticals[pair], counts, strict=True)]
+            if share.left_out.keys() - self.left_out:
+                self.left_out |= share.left_out
+                self._note_left_out()
+        return sum(share.judged for share in shares), sum(share.standing for share in shares)
 
     def readable(self, indices: Sequence[int]) -> Sequence[int]:
         """Return those clips that can be read, where the others are to be skipped."""
@@ -312,9 +370,13 @@ class _Sweep:
                 self.load(index)
             except DecodeError as error:
                 self.left_out[index] = {"file": str(error.path), "reason": error.reason}
-                write_json(self.folder / LEFT_OUT, list(self.left_out.values()))
+                self._note_left_out()
                 log.warning("left out: %s", error)
         return index not in self.left_out
+
+    def _note_left_out(self) -> None:
+        if self.ranks.first:
+            write_json(self.folder / LEFT_OUT, list(self.left_out.values()))
 
     def load(self, index: int) -> LoadedClip:
         """Return one clip, decoded once a wave; refuse one that is not what the journal measured.
@@ -405,7 +467,10 @@ class _Sweep:
     def _correct(self, index: int) -> bool:
         return self._clean(index).robust
 
-    def _finish(self, index: int) -> bool:
+    def _no_criticals(self) -> dict[Pair, list[int]]:
+        return {pair: [0] * (len(self.plan.threats[pair.threat].budgets) + 1) for pair in self.plan.pairs()}
+
+    def _finish(self, index: int, criticals: dict[Pair, list[int]]) -> bool:
         """Learn from a clip, let go of it, and return whether it stands in the middle budget of the first threat."""
         self.loaded.pop(index, None)
         rows = self.rows.pop(index)
@@ -413,12 +478,12 @@ class _Sweep:
             return False
         hunts = self.plan.hunts(rows)
         for pair, hunt in hunts.items():
-            self.criticals[pair][hunt.critical] += 1
+            criticals[pair][hunt.critical] += 1
         return all(hunt.broken_by[_middle(hunt.threat)] < 0 for pair, hunt in hunts.items() if pair.threat == 0)
 
-    def _progress(self, clips: int, before: int, done: float, standing: int) -> Progress:
+    def _progress(self, clips: int, done: float, judged: int, standing: int) -> Progress:
         threat = self.plan.threats[0]
-        return Progress(before + done, clips, standing, before, threat.budgets[_middle(threat)].describe())
+        return Progress(done, clips, standing, judged, threat.budgets[_middle(threat)].describe())
 
 
 def split(items: Sequence[Item], size: int) -> list[Sequence[Item]]:

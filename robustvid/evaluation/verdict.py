@@ -113,6 +113,7 @@ class Judge:
         Returns:
             What attacks are given, and why; empty for ``"exact"``.
         """
+        self.attacked = self.climbed = self._exact
         while (answer := self._fits(clips)) is None:
             self._shrink(self.probe.lanes)
         if precision == "exact":

@@ -20,7 +20,7 @@ from typing import Any
 from robustvid.errors import LeaderboardError
 from robustvid.evaluation.evidence import as_float
 from robustvid.evaluation.journal import PACKED, pack
-from robustvid.evaluation.results import AUDIT, LEFT_OUT, SURVIVAL, Results
+from robustvid.evaluation.results import AUDIT, LEFT_OUT, ROWS, SURVIVAL, Results
 from robustvid.evaluation.spec import write_json
 from robustvid.leaderboard.boards import Board
 from robustvid.leaderboard.fields import (
@@ -41,7 +41,7 @@ from robustvid.reporting.sprites import playable_clips
 ENTRY, CLIPS, FRAMES, SCHEMA = "entry.json", "clips.json", "frames.json", "robustvid.entry/1"
 STATUSES = ("self-reported", "reproduced", "verified", "flagged")
 PLAIN = ("spec.json", "environment.json", "model_flags.json", "path.json", LEFT_OUT, SURVIVAL)
-JOURNALS = ("rows.jsonl", AUDIT)
+JOURNALS = (ROWS, AUDIT)
 EVIDENCE = (*PLAIN, *(name + PACKED for name in JOURNALS), CLIPS, FRAMES)
 _LONGEST_TEXT = 2000
 _PICTURE = "data:image/webp;base64,"

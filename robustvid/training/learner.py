@@ -17,11 +17,11 @@ from robustvid.budget import Budget
 from robustvid.contracts import frozen
 from robustvid.losses import cross_entropy
 from robustvid.models.classifier import VideoClassifier
+from robustvid.ranks import Ranks
 from robustvid.training.awp import perturbed_weights
 from robustvid.training.method import Method
 from robustvid.training.objectives import follow
 from robustvid.training.plan import TrainingPlan
-from robustvid.training.ranks import Ranks
 from robustvid.training.schedule import radius_factor
 from robustvid.training.trainee import Trainee, autocast
 

@@ -6,6 +6,7 @@ import copy
 import logging
 import math
 import time
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,16 +22,16 @@ from robustvid.errors import DecodeError, ModelError, RunError, TrainingStopped
 from robustvid.evaluation.checks import check_models, check_partner, unnamed
 from robustvid.evaluation.machine import note_environment, pick_device
 from robustvid.evaluation.results import LEFT_OUT
-from robustvid.evaluation.spec import default_folder, model_facts, open_run, spec_key, write_json
+from robustvid.evaluation.spec import default_folder, model_facts, open_together, spec_key, write_json
 from robustvid.evaluation.sweep import ON_ERROR
 from robustvid.models.checkpoint import check_savable, load_checkpoint, save_checkpoint
 from robustvid.models.classifier import VideoClassifier
 from robustvid.models.deployed import twin_of
+from robustvid.ranks import Ranks, joined, local_device
 from robustvid.registry import check_name
 from robustvid.training.learner import Learner, Tally
 from robustvid.training.method import Method, load_method
 from robustvid.training.plan import TrainingPlan
-from robustvid.training.ranks import Ranks, joined, local_device
 from robustvid.training.state import HISTORY_FILE, STATE_FILE, load_state, random_state, save_state, set_random_state
 from robustvid.training.validation import Split, alarms, hold_out, radius_shares, validate
 
@@ -133,7 +134,7 @@ def train(
     with joined(where) as ranks:
         if out is not None:
             check_savable(model)
-            folder = _open(spec, out, ranks, fresh=fresh)
+            folder = open_together(spec, out, ranks, fresh=fresh)
             if ranks.first:
                 note_environment(folder / "environment.json", where, command)
         trainee = copy.deepcopy(model).to(where)
@@ -168,12 +169,6 @@ def _spec(
         },
         "plan": asdict(plan) | {"threats": list(plan.threats)},
     }
-
-
-def _open(spec: dict[str, Any], out: str | Path, ranks: Ranks, *, fresh: bool) -> Path:
-    folder = open_run(spec, out, fresh=fresh) if ranks.first else Path(out)
-    ranks.wait()
-    return folder
 
 
 @dataclass
@@ -283,7 +278,7 @@ class _Job:
         """Measure, keep what is best, and begin the next epoch."""
         learner, schedule = self.learner, self.plan.schedule
         learner.average_buffers()
-        self.left_out = self.ranks.union(self.left_out)
+        self.left_out = dict(ChainMap(*self.ranks.gather(self.left_out)))
         record: dict[str, Any] = {
             "epoch": self.epoch + 1,
             "step": learner.step,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from robustvid.errors import RunError
-from robustvid.evaluation.journal import Journal, Row, read_rows
+from robustvid.evaluation.journal import Journal, Row, pack, read_rows
 
 ROW = Row(
     "a/ü", 0, "d", 1, "pgd", "k", "linf", "4/255", None, None, 1, 2, False, -0.5, 1.0, 0.01, 0.5, 0.2, 8, 3, 2, 0.1
@@ -97,3 +97,42 @@ def test_a_row_of_other_types_is_damage(tmp_path, field, value):
     path.write_bytes(b"\n".join([wrong, lines[1], b""]))
     with pytest.raises(RunError, match="line 1"):
         list(read_rows(path))
+
+
+def test_parts_are_brought_together_in_the_order_of_the_clips(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    fill(path, 1)
+    with Journal(tmp_path / "rows.0.jsonl") as part:
+        part.append([replace(ROW, index=4), replace(ROW, index=2), replace(ROW, index=4, margin=0.5)])
+    with Journal(tmp_path / "rows.10.jsonl") as part:
+        part.append([replace(ROW, index=3)])
+    assert [row.index for row in read_rows(path)] == [0, 4, 2, 4, 3]
+    with pytest.raises(RunError, match=r"rows\.0\.jsonl is not in rows\.jsonl yet"):
+        pack(path, tmp_path / "rows.jsonl.gz")
+    with Journal(path) as journal:
+        journal.take_in([0, 3, 4, 2])
+    assert [(row.index, row.margin) for row in read_rows(path)] == [
+        (0, -0.5),
+        (3, -0.5),
+        (4, -0.5),
+        (4, 0.5),
+        (2, -0.5),
+    ]
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_bringing_parts_together_can_be_cut_off(tmp_path):
+    """After the rows were written and before their parts were deleted, say."""
+    path, part = tmp_path / "rows.jsonl", tmp_path / "rows.1.jsonl"
+    with Journal(part) as journal:
+        journal.append([replace(ROW, index=1), replace(ROW, index=2)])
+    before = part.read_bytes()
+    with Journal(path) as journal:
+        journal.take_in([1, 2])
+    whole = path.read_bytes()
+    part.write_bytes(before)
+    assert [row.index for row in read_rows(path)] == [1, 2]
+    with Journal(path) as journal:
+        journal.take_in([1, 2])
+    assert path.read_bytes() == whole == before
+    assert not part.exists()

@@ -1,13 +1,13 @@
-"""Several processes that train one model, as ``torchrun`` starts them; one process is one rank of one."""
+"""Several processes that do one job, as ``torchrun`` starts them; one process is one rank of one."""
 
 from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,6 +15,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from robustvid.errors import RunError
+
+Item = TypeVar("Item")
 
 _PATIENCE = timedelta(minutes=5)  # until a process that does not answer is taken for dead, and torchrun starts all anew
 
@@ -38,13 +40,16 @@ class Ranks(NamedTuple):
         dist.all_reduce(told, dist.ReduceOp.MAX)
         return bool(told)
 
-    def union(self, told: dict[str, str]) -> dict[str, str]:
-        """Return what any of the processes tells, given to all of them."""
-        if self.size == 1:
-            return told
-        each: list[dict[str, str]] = [{}] * self.size
-        dist.all_gather_object(each, told)
-        return {key: value for one in each for key, value in one.items()}
+    def gather(self, told: Item) -> list[Item]:
+        """Return what each of the processes tells, in their order, given to all of them; it has to be picklable."""
+        each = [told] * self.size
+        if self.size > 1:
+            dist.all_gather_object(each, told)
+        return each
+
+    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Return those items that are this process's to do."""
+        return items[self.rank :: self.size]
 
     def wait(self) -> None:
         """Wait until all processes have come this far."""
@@ -80,6 +85,9 @@ class Ranks(NamedTuple):
         return DistributedDataParallel(model, **settings)
 
 
+ALONE = Ranks(0, 1)
+
+
 def first_process() -> bool:
     """Return whether this process is alone or the first of those that ``torchrun`` started."""
     return not _started_by_torchrun() or os.environ["RANK"] == "0"
@@ -90,22 +98,24 @@ def _started_by_torchrun() -> bool:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Ranks]:
+def joined(device: str | torch.device, patience: timedelta = _PATIENCE) -> Iterator[Ranks]:
     """Join the processes that ``torchrun`` started; alone where it did not.
 
     Args:
-        device: where this process trains, which decides how they talk.
+        device: of the tensors that the processes exchange, which decides how they talk.
+        patience: how long they wait for each other.
     """
     if not _started_by_torchrun():
-        yield Ranks(0, 1)
+        yield ALONE
         return
-    store, rank, count = next(dist.rendezvous("env://", timeout=_PATIENCE))  # type: ignore[attr-defined]
+    store, rank, count = next(dist.rendezvous("env://", timeout=patience))  # type: ignore[attr-defined]
     # Processes started again share the store of those that died, whose addresses must not be taken for theirs.
     store = dist.PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)  # type: ignore[attr-defined]
+    device = torch.device(device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=patience)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
     finally:
