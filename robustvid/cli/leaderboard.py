@@ -383,15 +383,15 @@ def _progress(boards: list[Any]) -> Iterator[Callable[[], None]]:
 def _load(boards: str | None, name: str | None = None) -> list[Any]:
     from robustvid.leaderboard.boards import list_boards, load_board
 
-    root = Path(boards) if boards else None
-    return [load_board(one, root) for one in ([name] if name else list_boards(root))]
+    root = None if boards is None else Path(boards)
+    return [load_board(one, root) for one in (list_boards(root) if name is None else [name])]
 
 
 def _fitting(results: Any, name: str | None, boards: str | None, *, other_attacks: bool) -> Any:
     from robustvid.errors import LeaderboardError
 
     candidates = _load(boards, name)
-    if name:
+    if name is not None:
         return candidates[0]
     found = [board for board in candidates if not board.mismatches(results, other_attacks=other_attacks)]
     if not found:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import reduce
+from functools import wraps
+from typing import Any
 
 import click
 
@@ -40,8 +41,26 @@ JSON: Decorator = click.option(
 
 
 def all_of(options: Sequence[Decorator]) -> Decorator:
-    """Return one decorator that adds all options, in the order given."""
-    return lambda command: reduce(lambda inner, option: option(inner), reversed(options), command)
+    """Return one decorator that adds all options, in the order given, and refuses a value that is empty.
+
+    ``--board "$BOARD"`` where the shell knows no such variable would else measure something else than was asked.
+    """
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def strict(**given: Any) -> None:
+            for option in click.get_current_context().command.params:
+                value = given.get(option.name or "")
+                if value == "" or (isinstance(value, tuple) and "" in value):
+                    raise click.UsageError(f"{option.opts[-1]} is empty: leave it out, or give it a value")
+            return command(**given)
+
+        extended: Callable[..., None] = strict
+        for option in reversed(options):
+            extended = option(extended)
+        return extended
+
+    return add
 
 
 @contextmanager

@@ -135,6 +135,23 @@ def test_dry_run_measures_nothing():
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ["attack", "--board", ""],  # "$BOARD", which the shell does not know
+        ["attack", "--surrogate", ""],
+        ["attack", "-a", "fgsm", "-a", ""],
+        ["train-adv", "--threat", ""],
+        ["compress", "prune", "--root", ""],
+        ["live", "x.mp4", "--device", ""],
+    ],
+)
+def test_an_empty_value_is_no_value(arguments):
+    told = CliRunner().invoke(main, arguments)
+    assert told.exit_code == 2
+    assert "is empty: leave it out, or give it a value" in told.stderr
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["attack", "-m", "conv3"], "Did you mean 'conv3d'?"),

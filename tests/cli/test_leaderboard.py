@@ -171,6 +171,8 @@ def test_what_follows_no_protocol_is_told_how_it_differs(mine):
     [
         (["verify", "mine"], "no BOARD/ID"),
         (["verify", "nowhere/mine"], "no board named 'nowhere'"),
+        (["verify", "/mine"], "no board named ''"),
+        (["check", "--board", ""], "no board named ''"),
         (["verify", "motion10-linf/nobody"], "no entry 'nobody' on motion10-linf"),
         (["check", "--boards", "."], ". holds no boards"),
         (["verify", "motion10-linf/conv3d", "--boards", "nowhere"], "nowhere holds no boards"),
