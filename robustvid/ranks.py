@@ -123,7 +123,8 @@ def joined(device: str | torch.device, patience: timedelta = _PATIENCE) -> Itera
 
 
 def local_device(device: torch.device) -> torch.device:
-    """Return the GPU of this process where ``torchrun`` started several and none was chosen by number."""
+    """Return the GPU of this process, now its current one, where ``torchrun`` started it and none was chosen."""
     if str(device) == "cuda" and _started_by_torchrun():
-        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
     return device
