@@ -1,6 +1,6 @@
 """What do several processes win that measure one run together?
 
-    python -m benchmarks.together --processes 2 --clips 128
+    python -m benchmarks.together --processes 2 --clips 80
     python -m benchmarks.together --processes 4 --clips all -- --model torchvision:r3d_18 --data ucf101
 
 The same ``robustvid attack`` in one process and under torchrun, in turns; told is the wall-clock time of the whole
@@ -43,7 +43,7 @@ def main() -> None:
     parser = command_line("together", __doc__)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--clips", default="128")
+    parser.add_argument("--clips", default="80")
     parser.add_argument("rest", nargs="*", help="further options of robustvid attack, after --")
     args = parser.parse_args()
     rest = args.rest or ["--model", "conv3d-pgd", "--battery", "standard", "--eps-frame", "2/255,4/255,8/255,12/255"]
