@@ -24,6 +24,7 @@ Radius = Fraction | float | str | Tensor  # text is read when the budget is made
 NORMS = ("linf", "l2")
 _PIXELS = (1, 3, 4)  # the axes of one frame: channels, height, width
 _CLIP = (1, 2, 3, 4)
+_MOST_FRAMES = 10**6  # six digits, as `_PART` reads them
 _PART = re.compile(r"(?P<name>frame|clip) (?P<radius>[0-9./e+-]+)|(?P<count>[0-9]{1,6}) frames?")
 # A clip is stored as x + delta in float32, so delta is only known to about 2^-24 a pixel; the slack is absolute
 # because at small radii a relative one would be either too tight for rounding or too loose for honesty.
@@ -301,6 +302,8 @@ def _checked_radius(name: str, radius: Any, norm: str) -> Fraction | float | Ten
 def _checked_count(frames: Any) -> int:
     if isinstance(frames, bool) or not isinstance(frames, Integral) or int(frames) < 1:
         raise BudgetError(f"frames={frames!r}: give a whole number of frames, at least 1")
+    if int(frames) >= _MOST_FRAMES:
+        raise BudgetError(f"frames: give less than {_MOST_FRAMES:,}; without it all frames may change")
     return int(frames)
 
 

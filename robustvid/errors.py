@@ -56,11 +56,17 @@ class DataError(RobustvidError, ValueError):
     """A dataset that cannot be used."""
 
 
+def printable(path: str | Path) -> str:
+    """Return a path as text that can be written anywhere, with escapes for what is no UTF-8 in it."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
 class DecodeError(DataError):
-    """One video file that cannot be read."""
+    """One video file that cannot be read; ``file`` is its path in words."""
 
     def __init__(self, path: str | Path, reason: str) -> None:
-        super().__init__(f"cannot read {path}: {reason}")
+        self.file = printable(path)
+        super().__init__(f"cannot read {self.file}: {reason}")
         self.path = Path(path)
         self.reason = reason
 

@@ -196,6 +196,7 @@ def test_describe(budget, words):
         ({"norm": "l2", "frame": float("nan")}, "finite"),
         ({"norm": "l2", "frame": True}, "not a radius"),
         ({"norm": "l2", "frame": 1, "frames": 0}, "at least 1"),
+        ({"norm": "l2", "frame": 1, "frames": 10**400}, "less than 1,000,000"),
         ({"norm": "l2", "frame": 1, "frames": 1.5}, "whole number"),
     ],
 )

@@ -42,7 +42,7 @@ def parse_frames(text: str) -> list[int | None]:
     """
     parts = [part.strip() for part in text.split(",")]
     for part in parts:
-        if part != "all" and not (part.isdecimal() and int(part) > 0):
+        if part != "all" and not (part.isdecimal() and len(part) < 10 and int(part) > 0):
             raise BudgetError(f"--frames {text}: {part!r} is neither a number of frames nor 'all'")
     return [None if part == "all" else int(part) for part in parts]
 

@@ -14,7 +14,7 @@ from robustvid.contracts import ClipSpec, Sample
 from robustvid.data.decode import count_frames, read_frames
 from robustvid.data.sampling import clip_indices
 from robustvid.data.transforms import fit_frames
-from robustvid.errors import DataError
+from robustvid.errors import DataError, printable
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".webm", ".mov"})
 
@@ -103,9 +103,8 @@ class VideoFiles(IndexedVideos):
         if not videos:
             raise DataError(f"{name} has no videos in split {split!r} under {root}")
         ordered = _in_turn(videos)
-        super().__init__(
-            name, split, classes, [_without_suffix(video.path) for video in ordered], [v.label for v in ordered]
-        )
+        ids = [printable(_without_suffix(video.path)) for video in ordered]
+        super().__init__(name, split, classes, ids, [video.label for video in ordered])
         self.root = root
         self.groups = [video.group for video in ordered]
         self._paths = [video.path for video in ordered]

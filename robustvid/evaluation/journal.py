@@ -104,7 +104,8 @@ class Journal:
     def append(self, rows: Iterable[Row]) -> None:
         """Write rows and wait until they are on the disk."""
         lines = (json.dumps(vars(row), allow_nan=False, ensure_ascii=False) for row in rows)
-        self._file.write("".join(line + "\n" for line in lines).encode())
+        # Names of others' data may be no UTF-8; json reads them back so.
+        self._file.write("".join(line + "\n" for line in lines).encode("utf-8", "surrogatepass"))
         self._file.flush()
         os.fsync(self._file.fileno())
 

@@ -26,7 +26,7 @@ from robustvid.registry import a_type, source_of
 SCHEMA = 1
 _TYPES: dict[str, dict[str, type]] = {  # by kind; what readers count on
     "attack": {
-        **dict.fromkeys(("data.name", "strategy"), str),
+        **dict.fromkeys(("data.name", "data.split", "strategy"), str),
         **dict.fromkeys(("data.clips", "data.videos", "seed"), int),
         **dict.fromkeys(("model.classes", "attacks", "budgets"), list),
     },

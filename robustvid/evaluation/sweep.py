@@ -369,7 +369,7 @@ class _Sweep:
             try:
                 self.load(index)
             except DecodeError as error:
-                self.left_out[index] = {"file": str(error.path), "reason": error.reason}
+                self.left_out[index] = {"file": error.file, "reason": error.reason}
                 self._note_left_out()
                 log.warning("left out: %s", error)
         return index not in self.left_out

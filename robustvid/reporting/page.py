@@ -35,7 +35,7 @@ def write_report(results: Results) -> Path:
     """
     path = results.folder / "report.html"
     temporary = path.with_name(".report.html")
-    temporary.write_text(_render(results), encoding="utf-8")
+    temporary.write_text(_render(results), encoding="utf-8", errors="backslashreplace")
     temporary.replace(path)
     return path
 

@@ -249,8 +249,8 @@ class _Job:
             )
 
     def _pass_over(self, error: DecodeError) -> None:
-        if str(error.path) not in self.left_out:
-            self.left_out[str(error.path)] = error.reason
+        if error.file not in self.left_out:
+            self.left_out[error.file] = error.reason
             log.warning("left out: %s", error)
 
     def _after_update(self) -> None:

@@ -1,6 +1,7 @@
 """Videos that cannot be read: stop and keep everything, or leave them out and say so."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -55,6 +56,20 @@ def test_what_is_left_out_is_listed_and_counted_nowhere(tiny_model, videos, capl
     sound = [index for index in range(12) if videos.ids[index].rpartition("/")[2] not in {"05", "06"}]
     alone = measure(tiny_model, Only(videos, sound), out="alone")
     assert {row.sample: row.margin for row in alone.rows} == whole
+
+
+def test_names_that_are_no_utf8_are_shown_with_escapes(tiny_model, videos, tmp_path):
+    """Old archives hold such names; Linux takes any bytes but a slash."""
+    for path in list((tmp_path / "videos").rglob("*.mp4")):
+        try:
+            path.rename(os.fsdecode(os.fsencode(path).replace(b".mp4", b"\xff.mp4")))
+        except OSError:
+            pytest.skip("this file system wants names in UTF-8")
+    results = measure(tiny_model, FolderDataset(tmp_path / "videos"), on_error="skip")
+    assert results.n == 10
+    assert all(row.sample.endswith("\\udcff") for row in results.rows)
+    assert sorted(entry["file"].rpartition("/")[2] for entry in results.left_out) == ["05\\udcff.mp4", "06\\udcff.mp4"]
+    assert "05\\udcff.mp4" in write_report(results).read_text(encoding="utf-8")
 
 
 def test_a_mended_video_is_measured_by_the_same_command(tiny_model, videos):

@@ -376,6 +376,8 @@ def test_damage_to_derived_files_is_one_clear_error(tiny_model, fake_videos):
         (("attacks", 0, 0, "name"), -1),
         (("attacks", 0, 0, "key"), {}),
         (("strategy",), 1),
+        (("data", "split"), None),
+        (("budgets", 0, "frames"), 10**400),
     ],
 )
 def test_a_spec_whose_values_are_of_another_type_is_one_clear_error(tiny_model, fake_videos, path, value):
