@@ -371,6 +371,7 @@ def test_damage_to_derived_files_is_one_clear_error(tiny_model, fake_videos):
         (("model", "clip", "size"), [16]),
         (("model", "clip", "size"), [16, -16]),
         (("model", "clip", "size"), [16, None]),
+        (("model", "clip", "size"), [16, 10**400]),
         (("data", "clips"), True),
         (("attacks", 0), []),
         (("attacks", 0, 0, "name"), -1),
