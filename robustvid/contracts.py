@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from robustvid.budget import Budget
 from robustvid.errors import ClipError
 
-
 _MOST = 10**6  # frames, views or pixels along a side: no clip is larger
 
 

@@ -84,6 +84,7 @@ def test_times_of_other_weights_are_found(timed, tmp_path):
         {"more": 1},
         {"models": {"toy": {"weights_sha256": "0" * 64, "p50": -1, "p95": 1, "clips_per_second": 1}}},
         {"models": {"toy": {"weights_sha256": "0" * 64, "p50": "<b>", "p95": 1, "clips_per_second": 1}}},
+        {"models": {"toy": {"weights_sha256": "0" * 64, "p50": 10**400, "p95": 1, "clips_per_second": 1}}},
         {"models": {"toy": {"weights_sha256": "0" * 64, "p50": 1}}},
     ],
 )
