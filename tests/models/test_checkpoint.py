@@ -150,6 +150,8 @@ def test_missing_files(folder, tmp_path):
         ({"classes": "left"}, "wanted a list of two or more different class names"),
         ({"classes": ["left", "right", "up"]}, "network.head.bias is torch.float32 (2,), wanted torch.float32 (3,)"),
         ({"mean": [0.1, 0.2]}, "'mean' is [0.1, 0.2], wanted three numbers"),
+        ({"mean": [10**400, 0, 0]}, "wanted three numbers"),
+        ({"clip": {"frames": 8, "stride": 1, "size": [64, 10**400]}}, "wanted height and width in pixels"),
         ({"mean": [0.1, 0.2, True]}, "wanted three numbers"),
         ({"mean": [0.1, 0.2, float("nan")]}, "wanted three numbers"),
         ({"std": [0.1, 0, 0.2]}, "wanted three positive numbers"),
