@@ -106,6 +106,7 @@ def test_two_processes_find_what_one_finds(alone, tmp_path):
     assert told["curves"] == json.loads((alone / "summary.json").read_text())["curves"]
 
 
+@pytest.mark.slow
 def test_one_dies_and_one_process_goes_on_alone(alone, tmp_path):
     out, done = tmp_path / "run", run_worker(tmp_path, DIES)
     assert "exitcode  : 9" in done.stderr, done.stderr[-3000:]
