@@ -16,7 +16,7 @@ import torch
 import robustvid as rv
 from benchmarks import command_line
 from robustvid.evaluation.machine import keep_freed_memory
-from robustvid.evaluation.sweep import Progress
+from robustvid.evaluation.waves import Progress
 from robustvid.models.classifier import VideoClassifier
 from robustvid.testing import TinyVideoNet
 

@@ -22,7 +22,7 @@ from torch import nn
 
 import robustvid as rv
 from benchmarks import command_line
-from robustvid.evaluation import probe, sweep
+from robustvid.evaluation import probe, waves
 
 RADII = (1, 2, 3, 4, 6, 8, 12, 16)  # of 255
 
@@ -41,7 +41,7 @@ def count(
     with (
         tempfile.TemporaryDirectory() as out,
         patch.dict(probe.LANES, cpu=lanes, cuda=lanes),
-        patch.dict(sweep.WAVE, cpu=wave, cuda=wave),
+        patch.dict(waves.WAVE, cpu=wave, cuda=wave),
     ):
         results = rv.evaluate(
             model,

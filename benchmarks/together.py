@@ -35,7 +35,9 @@ def seconds(launcher: list[str], arguments: list[str], out: Path) -> float:
 
 def found(out: Path) -> set[tuple[object, ...]]:
     """Return what a run has measured, without what it cost."""
-    return {(r.index, r.card_key, r.eps_frame, r.eps_clip, r.frames, r.robust, r.margin) for r in read_rows(out)}
+    return {
+        (r.index, r.card_key, r.norm, r.eps_frame, r.eps_clip, r.frames, r.robust, r.margin) for r in read_rows(out)
+    }
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from robustvid.budget import Budget
 from robustvid.errors import ClipError
 
-_MOST = 10**6  # frames, views or pixels along a side: no clip is larger
+MOST = 10**6  # frames, views or pixels along a side: no clip is larger
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class ClipSpec:
         """
         clip = cls(**{**facts, "size": tuple(facts["size"])})
         numbers = (clip.frames, clip.views, clip.crops, *clip.size)
-        if len(clip.size) != 2 or not all(type(number) is int and 0 < number < _MOST for number in numbers):
+        if len(clip.size) != 2 or not all(type(number) is int and 0 < number < MOST for number in numbers):
             raise ValueError(f"{dict(facts)} is no clip")
         return clip
 

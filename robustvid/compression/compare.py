@@ -14,7 +14,8 @@ from robustvid.compression.cost import Latency, Size, latencies, size
 from robustvid.contracts import VideoDataset
 from robustvid.evaluation.cards import Battery, load_attack, load_battery
 from robustvid.evaluation.results import Results, wilson
-from robustvid.evaluation.sweep import Progress, evaluate
+from robustvid.evaluation.sweep import evaluate
+from robustvid.evaluation.waves import Progress
 from robustvid.models.classifier import VideoClassifier
 from robustvid.models.deployed import twin_of
 

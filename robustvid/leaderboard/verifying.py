@@ -11,7 +11,8 @@ import pandas as pd
 
 from robustvid.contracts import ClipSpec, Sample, VideoDataset
 from robustvid.errors import LeaderboardError
-from robustvid.evaluation.sweep import Progress, evaluate
+from robustvid.evaluation.sweep import evaluate
+from robustvid.evaluation.waves import Progress
 from robustvid.leaderboard.boards import Board
 from robustvid.leaderboard.checking import check_entry
 from robustvid.leaderboard.entries import Entry

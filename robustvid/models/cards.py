@@ -10,7 +10,7 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
-from robustvid.contracts import ClipSpec, ModelCard
+from robustvid.contracts import MOST, ClipSpec, ModelCard
 from robustvid.errors import ModelError
 from robustvid.registry import did_you_mean
 
@@ -72,7 +72,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 10**6
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < MOST
 
 
 def _is_number(value: Any) -> bool:

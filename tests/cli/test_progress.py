@@ -3,7 +3,7 @@
 import pytest
 
 from robustvid.cli.progress import sweep_progress
-from robustvid.evaluation.sweep import Progress
+from robustvid.evaluation.waves import Progress
 from robustvid.training.loop import TrainingProgress
 from robustvid.training.progress import training_progress
 
